@@ -1,0 +1,69 @@
+/**
+ * A connection pool for SQL databases.
+ *
+ * @module
+ */
+
+export { type Clock, delay, systemClock, type Timer } from "./clock.ts";
+export {
+  ConnectionConfig,
+  type ConnectionOptions,
+  type DatabaseTarget,
+  hidePassword,
+  parseDuration,
+  type Validation,
+} from "./config.ts";
+export type {
+  Connection,
+  Done,
+  Driver,
+  ExecuteResult,
+  Resource,
+  Row,
+  SqlParameter,
+  SqlParameters,
+} from "./driver.ts";
+export {
+  AcquireTimeoutError,
+  ConfigError,
+  type ConfigProblem,
+  ConnectError,
+  type Holder,
+  LockTimeoutError,
+  PoolClosedError,
+  type PoolState,
+  ReleaseError,
+  RetryError,
+  type RetryHistory,
+  TooManyWaitersError,
+} from "./errors.ts";
+export { type Health, healthCheck } from "./health.ts";
+export { LabelError } from "./labels.ts";
+export type { DurationSummary } from "./histogram.ts";
+export {
+  type AcquireOptions,
+  type CloseOptions,
+  ConnectionPool,
+  type PoolDependencies,
+} from "./pool.ts";
+export type { CloseReport, PoolEvents, PoolStats } from "./pool_core.ts";
+export { type Lender, PooledConnection } from "./pooled_connection.ts";
+export {
+  backoffDelayMs,
+  DEFAULT_RETRY_POLICY,
+  type Jitter,
+  retry,
+  type RetryNotice,
+  type RetryOptions,
+  type RetryPolicy,
+} from "./retry.ts";
+export {
+  type DemoResult,
+  FileError,
+  type LabelRow,
+  type PoolReport,
+  run,
+  runDemoQueries,
+  type RunOptions,
+  type RunSummary,
+} from "./workload.ts";

@@ -1,0 +1,813 @@
+/**
+ * The pool as a state machine: who holds what, who comes next, what is opened
+ * and closed and when. It knows no promise and no database, reads time only
+ * from its clock and chance only from its `random`, and does everything at
+ * once, so that the same code serves production and a simulation that lets an
+ * hour pass in a second.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clock.ts";
+import type { ConnectionConfig } from "./config.ts";
+import { Deadline, type DeadlineItem, DeadlineQueue } from "./deadlines.ts";
+import type { Driver, Resource } from "./driver.ts";
+import {
+  AcquireTimeoutError,
+  ConnectError,
+  PoolClosedError,
+  type PoolState,
+  TooManyWaitersError,
+} from "./errors.ts";
+import { DurationHistogram, type DurationSummary } from "./histogram.ts";
+import { backoffDelayMs, type RetryNotice } from "./retry.ts";
+
+/**
+ * Where a connection is: in exactly one place at a time.
+ *
+ * opening → idle ⇄ in use, with checking between any two of the latter, and
+ * from everywhere → closing → closed.
+ */
+export type SlotState =
+  | "opening"
+  | "idle"
+  | "inUse"
+  | "checking"
+  | "closing"
+  | "closed";
+
+/** A place in the pool, and the connection that stands there. */
+export class Slot<C extends Resource> {
+  state: SlotState = "opening";
+  /** The connection, from the moment it is open. */
+  connection!: C;
+  /** How often it was handed out. */
+  uses = 0;
+  /** Whether it is to be closed as soon as it comes back. */
+  isRetired = false;
+  /** The order in which connections were opened. */
+  serial = 0;
+  /** When it last came back; kept only where a setting needs it. */
+  idleSinceMs = 0;
+  /** Whether it is checked in the midst of its rest, for nobody. */
+  wasResting = false;
+  /** When it was last known to work; kept only where a setting needs it. */
+  provenMs = 0;
+  /** Ends its connect, its life, or its idleness. */
+  readonly connectDeadline: Deadline;
+  readonly lifeDeadline: Deadline;
+  readonly idleDeadline: Deadline;
+  /** Made once for each slot, as a release must not allocate. */
+  readonly afterReset: (error?: unknown) => void;
+  readonly afterPing: (error?: unknown) => void;
+  /** Gives up the connect under way. */
+  cancelConnect: (() => void) | undefined;
+
+  constructor(core: SlotOwner<C>) {
+    this.connectDeadline = new Deadline(() => core.connectExpired(this));
+    this.lifeDeadline = new Deadline(() => core.lifeExpired(this));
+    this.idleDeadline = new Deadline(() => core.idleExpired(this));
+    this.afterReset = (error) => core.resetDone(this, error);
+    this.afterPing = (error) => core.pingDone(this, error);
+  }
+}
+
+interface SlotOwner<C extends Resource> {
+  connectExpired(slot: Slot<C>): void;
+  lifeExpired(slot: Slot<C>): void;
+  idleExpired(slot: Slot<C>): void;
+  resetDone(slot: Slot<C>, error: unknown): void;
+  pingDone(slot: Slot<C>, error: unknown): void;
+}
+
+/** A request for a connection that could not be served at once. */
+export abstract class Waiter<C extends Resource> implements DeadlineItem {
+  dueMs = 0;
+  sequence = 0;
+  position = -1;
+  next: Waiter<C> | undefined;
+  previous: Waiter<C> | undefined;
+  isQueued = false;
+  sinceMs = 0;
+  timeoutMs = 0;
+  core: PoolCore<C> | undefined;
+
+  /** Called once, when a connection is handed over. */
+  abstract served(slot: Slot<C>): void;
+  /** Called once, when there will be none. */
+  abstract failed(error: Error): void;
+
+  onDue(): void {
+    this.core?.timeOut(this);
+  }
+}
+
+/** The numbers of a pool, at one moment. */
+export interface PoolStats extends PoolState {
+  /** The most ever in use at once. */
+  readonly peak: number;
+  /** How often a connection was handed out. */
+  readonly acquired: number;
+  /** Connections that were opened. */
+  readonly created: number;
+  /** How often a connection was handed out that had been used before. */
+  readonly reused: number;
+  /** Connections closed since they were broken, or failed a check. */
+  readonly discarded: number;
+  /** Connections closed in good health: surplus, too old, idle too long. */
+  readonly retired: number;
+  /** Acquires that waited in vain. */
+  readonly timeouts: number;
+  /** Acquires turned away since too many waited. */
+  readonly rejected: number;
+  /** Acquires taken back by their callers. */
+  readonly aborted: number;
+  /** Connects that failed, each attempt counted. */
+  readonly connectFailures: number;
+  /** Connections that are being reset or pinged. */
+  readonly checking: number;
+  /** The setting, as last changed by `resize`. */
+  readonly poolSize: number;
+  /** The setting, as last changed by `resize`. */
+  readonly maxOverflow: number;
+  /** How long acquires waited; one that did not wait counts as 0. */
+  readonly waitMs: DurationSummary;
+}
+
+/** What `close` had to do. */
+export interface CloseReport {
+  /** Connections that were still in use at the deadline and closed by force. */
+  readonly forced: number;
+  /** Connections whose closing had not ended when `close` gave up on them. */
+  readonly unfinished: number;
+}
+
+/** What a pool tells about itself while it works. */
+export interface PoolEvents {
+  /** A connect failed and will be tried again. */
+  connectRetry?(notice: RetryNotice): void;
+  /** A connection was thrown away since it was broken or failed a check. */
+  discard?(reason: unknown): void;
+}
+
+/** The outside world of a core. */
+export interface CoreDependencies<C extends Resource> {
+  readonly driver: Driver<C>;
+  readonly clock: Clock;
+  /** Gives numbers from 0 up to, but not including, 1. */
+  readonly random: () => number;
+  readonly events?: PoolEvents;
+}
+
+/** What is counted from the making of the pool on. */
+type Counter =
+  | "acquired"
+  | "created"
+  | "reused"
+  | "discarded"
+  | "retired"
+  | "timeouts"
+  | "rejected"
+  | "aborted"
+  | "connectFailures"
+  | "peak";
+
+// How long `close` waits for the closing of what it closed by force.
+const CLOSE_GRACE_MS = 1000;
+
+// Lifetimes are shortened by up to a tenth, never lengthened: what must be
+// replaced by a certain age is.
+const LIFETIME_JITTER = 0.1;
+
+/** The state machine. Its methods never throw what a driver throws. */
+export class PoolCore<C extends Resource> implements SlotOwner<C> {
+  readonly #config: ConnectionConfig;
+  readonly #driver: Driver<C>;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #events: PoolEvents;
+
+  #poolSize: number;
+  #maxOverflow: number;
+  readonly #checksOnRelease: boolean;
+  readonly #checksOnBorrow: boolean;
+  readonly #watchesIdle: boolean;
+
+  /** Idle connections; the one used last is at the end and goes out first. */
+  readonly #idle: Slot<C>[] = [];
+  readonly #slots = new Set<Slot<C>>();
+  #opening = 0;
+  #inUse = 0;
+  #checking = 0;
+  #closing = 0;
+
+  #firstWaiter: Waiter<C> | undefined;
+  #lastWaiter: Waiter<C> | undefined;
+  #waiting = 0;
+
+  /** Failed connects since the last one that succeeded. */
+  #failuresInARow = 0;
+  #failingSinceMs = 0;
+  #delaysMs: number[] = [];
+  #lastConnectError: unknown;
+  readonly #nextConnect = new Deadline(() => this.#openWhatIsNeeded());
+  #isOpeningNow = false;
+
+  readonly #foreground: DeadlineQueue;
+  readonly #background: DeadlineQueue;
+  readonly #waits = new DurationHistogram();
+  readonly #counters: Record<Counter, number> = {
+    acquired: 0,
+    created: 0,
+    reused: 0,
+    discarded: 0,
+    retired: 0,
+    timeouts: 0,
+    rejected: 0,
+    aborted: 0,
+    connectFailures: 0,
+    peak: 0,
+  };
+
+  #isClosed = false;
+  #closed: ((report: CloseReport) => void)[] = [];
+  #report: CloseReport | undefined;
+  #forced = 0;
+  readonly #closeDeadline = new Deadline(() => this.#force());
+
+  constructor(config: ConnectionConfig, dependencies: CoreDependencies<C>) {
+    this.#config = config;
+    this.#driver = dependencies.driver;
+    this.#clock = dependencies.clock;
+    this.#random = dependencies.random;
+    this.#events = dependencies.events ?? {};
+    this.#poolSize = config.poolSize;
+    this.#maxOverflow = config.maxOverflow;
+    const { validate } = config;
+    this.#checksOnRelease = validate === "release" || validate === "both";
+    this.#checksOnBorrow = validate === "borrow" || validate === "both";
+    this.#watchesIdle = !this.#driver.isSingleton &&
+      (config.idleTimeoutMs > 0 || config.keepaliveMs > 0);
+    this.#foreground = new DeadlineQueue(this.#clock, { background: false });
+    this.#background = new DeadlineQueue(this.#clock, { background: true });
+  }
+
+  /** The most connections that may be open at once. */
+  get limit(): number {
+    return this.#driver.isSingleton ? 1 : this.#poolSize + this.#maxOverflow;
+  }
+
+  /** How many may stay open unused. */
+  get #idleLimit(): number {
+    return this.#driver.isSingleton ? 1 : this.#poolSize;
+  }
+
+  get #open(): number {
+    return this.#idle.length + this.#inUse + this.#checking;
+  }
+
+  /** Whether the pool serves nobody any more. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Opens the connections that `minIdle` asks for. */
+  warm(): void {
+    this.#openWhatIsNeeded();
+  }
+
+  /**
+   * Takes an idle connection if one can be had without waiting, checking or
+   * overtaking somebody: the way that nearly every acquire goes.
+   */
+  take(): Slot<C> | undefined {
+    if (this.#waiting > 0) return undefined;
+    const idle = this.#idle;
+    const slot = idle[idle.length - 1];
+    if (slot === undefined) return undefined;
+    if (this.#checksOnBorrow && !this.#isProven(slot)) return undefined;
+    idle.pop();
+    this.#waits.recordZero();
+    this.#hand(slot);
+    if (idle.length < this.#config.minIdle) this.#openWhatIsNeeded();
+    return slot;
+  }
+
+  /**
+   * Puts a request in the queue. The waiter is answered exactly once, perhaps
+   * before this returns: served, timed out, turned away or told that the pool
+   * is closed; unless it is taken back with `abandon`.
+   */
+  enqueue(waiter: Waiter<C>, timeoutMs: number): void {
+    if (this.#isClosed) return waiter.failed(new PoolClosedError());
+    // Connections that nobody holds will go to those who wait already, so only
+    // waiters beyond those count.
+    const { maxWaiting } = this.#config;
+    if (this.#waiting - (this.limit - this.#inUse) >= maxWaiting) {
+      this.#counters.rejected++;
+      return waiter.failed(new TooManyWaitersError(maxWaiting, this.state()));
+    }
+    waiter.core = this;
+    waiter.timeoutMs = timeoutMs;
+    this.#link(waiter);
+    this.#serve();
+    if (!waiter.isQueued) return;
+    if (timeoutMs <= 0) return this.timeOut(waiter);
+    this.#foreground.set(waiter, waiter.sinceMs + timeoutMs);
+  }
+
+  /** Takes a request back, and says whether it was still unanswered. */
+  abandon(waiter: Waiter<C>): boolean {
+    if (!waiter.isQueued) return false;
+    this.#unlink(waiter);
+    this.#counters.aborted++;
+    return true;
+  }
+
+  /**
+   * Takes a connection if one can be had at once, be it idle or opened at once.
+   * A check or connect that has to be begun for it goes on for whoever is next.
+   */
+  tryTake(waiter: Waiter<C>): void {
+    if (this.#isClosed || this.#waiting > 0) return;
+    this.#link(waiter);
+    this.#serve();
+    if (waiter.isQueued) this.#unlink(waiter);
+  }
+
+  /** Takes a connection back from its holder. */
+  release(slot: Slot<C>): void {
+    if (slot.state !== "inUse") return;
+    this.#move(slot, "checking");
+    if (this.#isUnwanted(slot)) return this.#retire(slot);
+    if (this.#watchesIdle) slot.idleSinceMs = this.#clock.now();
+    if (slot.connection.isBroken) {
+      return this.#discard(slot, new Error("The connection is closed"));
+    }
+    try {
+      slot.connection.reset(slot.afterReset);
+    } catch (error) {
+      this.resetDone(slot, error);
+    }
+  }
+
+  /** Closes idle connections until `target` are left, and counts them. */
+  shrink(target: number): number {
+    if (this.#driver.isSingleton) return 0;
+    let closed = 0;
+    while (this.#idle.length > target) {
+      // The one that was used longest ago.
+      this.#retire(this.#idle[0] as Slot<C>);
+      closed++;
+    }
+    return closed;
+  }
+
+  /** Changes the limits; what is too many goes at once or on its return. */
+  resize(poolSize: number, maxOverflow: number): void {
+    this.#poolSize = poolSize;
+    this.#maxOverflow = maxOverflow;
+    while (
+      this.#idle.length > 0 &&
+      (this.#idle.length > this.#idleLimit || this.#open > this.limit)
+    ) this.#retire(this.#idle[0] as Slot<C>);
+    this.#openWhatIsNeeded();
+  }
+
+  /**
+   * Ends the pool: nobody is served any more, the queue is answered, idle
+   * connections are closed at once and the others on their return; what is
+   * still in use after `timeoutMs` is closed by force.
+   */
+  close(timeoutMs: number, done: (report: CloseReport) => void): void {
+    if (this.#report !== undefined) return done(this.#report);
+    this.#closed.push(done);
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#background.clearAll();
+    this.#failAll(() => new PoolClosedError());
+    for (const slot of [...this.#slots]) {
+      if (slot.state === "idle") this.#retire(slot);
+      else if (slot.state === "opening") this.#giveUpConnect(slot);
+    }
+    this.#foreground.set(this.#closeDeadline, this.#clock.now() + timeoutMs);
+    this.#finishClose();
+  }
+
+  /** What the pool is doing at this moment. */
+  state(): PoolState {
+    return {
+      open: this.#open,
+      inUse: this.#inUse,
+      idle: this.#idle.length,
+      waiting: this.#waiting,
+      opening: this.#opening,
+      limit: this.limit,
+    };
+  }
+
+  /** All numbers. */
+  stats(): PoolStats {
+    return {
+      ...this.#counters,
+      ...this.state(),
+      checking: this.#checking,
+      poolSize: this.#poolSize,
+      maxOverflow: this.#maxOverflow,
+      waitMs: this.#waits.summary(),
+    };
+  }
+
+  // What follows is called by deadlines and by the driver.
+
+  timeOut(waiter: Waiter<C>): void {
+    if (!waiter.isQueued) return;
+    const state = this.state();
+    this.#unlink(waiter);
+    this.#counters.timeouts++;
+    const cause = this.#failuresInARow > 0
+      ? { cause: this.#lastConnectError }
+      : {};
+    waiter.failed(
+      new AcquireTimeoutError(waiter.timeoutMs, state, [], cause),
+    );
+  }
+
+  connectExpired(slot: Slot<C>): void {
+    this.#giveUpConnect(slot);
+    // A driver that knows better has said why by now.
+    if (slot.state !== "opening") return;
+    this.#connectFailed(
+      slot,
+      new Error(
+        `The database did not answer within ${this.#config.timeoutMs} ms`,
+      ),
+      true,
+    );
+  }
+
+  lifeExpired(slot: Slot<C>): void {
+    slot.isRetired = true;
+    if (slot.state !== "idle") return;
+    this.#retire(slot);
+    this.#openWhatIsNeeded();
+  }
+
+  idleExpired(slot: Slot<C>): void {
+    if (slot.state !== "idle") return;
+    const { idleTimeoutMs, minIdle } = this.#config;
+    const idleMs = this.#clock.now() - slot.idleSinceMs;
+    const isOver = idleTimeoutMs > 0 && idleMs >= idleTimeoutMs;
+    if (isOver && this.#idle.length > minIdle) return this.#retire(slot);
+    this.#leaveIdle(slot);
+    this.#move(slot, "checking");
+    slot.wasResting = true;
+    this.#ping(slot);
+  }
+
+  resetDone(slot: Slot<C>, error: unknown): void {
+    if (slot.state !== "checking") return;
+    if (error !== undefined) return this.#discard(slot, error);
+    if (this.#checksOnRelease) this.#ping(slot);
+    else this.#offer(slot);
+  }
+
+  pingDone(slot: Slot<C>, error: unknown): void {
+    if (slot.state !== "checking") return;
+    if (error === undefined) {
+      return this.#offer(slot);
+    }
+    // Whatever broke it, such as a restart of the server, broke those that
+    // were opened before it as well.
+    for (const other of [...this.#slots]) {
+      if (other.serial >= slot.serial || other === slot) continue;
+      if (other.state === "idle") this.#discard(other, error);
+      else other.isRetired = true;
+    }
+    this.#discard(slot, error);
+  }
+
+  // The one place where a connection changes its state.
+  #move(slot: Slot<C>, state: SlotState): void {
+    switch (slot.state) {
+      case "opening":
+        this.#opening--;
+        break;
+      case "inUse":
+        this.#inUse--;
+        break;
+      case "checking":
+        this.#checking--;
+        break;
+      case "closing":
+        this.#closing--;
+        break;
+    }
+    slot.state = state;
+    switch (state) {
+      case "inUse":
+        this.#inUse++;
+        if (this.#inUse > this.#counters.peak) {
+          this.#counters.peak = this.#inUse;
+        }
+        break;
+      case "checking":
+        this.#checking++;
+        break;
+      case "closing":
+        this.#closing++;
+        break;
+      case "closed":
+        this.#slots.delete(slot);
+        break;
+    }
+  }
+
+  #hand(slot: Slot<C>): void {
+    if (this.#watchesIdle) this.#background.clear(slot.idleDeadline);
+    this.#move(slot, "inUse");
+    this.#counters.acquired++;
+    if (slot.uses++ > 0) this.#counters.reused++;
+  }
+
+  /** A sound connection goes to whoever waits longest, or to rest. */
+  #offer(slot: Slot<C>): void {
+    if (this.#isUnwanted(slot)) return this.#retire(slot);
+    const waiter = this.#firstWaiter;
+    if (waiter !== undefined) {
+      this.#unlink(waiter);
+      this.#waits.record(this.#clock.now() - waiter.sinceMs);
+      this.#hand(slot);
+      return waiter.served(slot);
+    }
+    if (this.#idle.length >= this.#idleLimit) return this.#retire(slot);
+    this.#move(slot, "idle");
+    // The least recently used one stays so, though it has just been pinged.
+    if (slot.wasResting) this.#idle.unshift(slot);
+    else this.#idle.push(slot);
+    slot.wasResting = false;
+    if (this.#checksOnBorrow) slot.provenMs = this.#clock.now();
+    if (this.#watchesIdle) this.#watchIdle(slot);
+  }
+
+  #watchIdle(slot: Slot<C>): void {
+    const { idleTimeoutMs, keepaliveMs } = this.#config;
+    const nowMs = this.#clock.now();
+    let dueMs = keepaliveMs > 0 ? nowMs + keepaliveMs : Infinity;
+    if (idleTimeoutMs > 0) {
+      const overMs = slot.idleSinceMs + idleTimeoutMs;
+      // One that is over its time but kept for `minIdle` is looked at later.
+      dueMs = Math.min(dueMs, overMs > nowMs ? overMs : nowMs + idleTimeoutMs);
+    }
+    this.#background.set(slot.idleDeadline, dueMs);
+  }
+
+  #isUnwanted(slot: Slot<C>): boolean {
+    const { maxUses } = this.#config;
+    return slot.isRetired || this.#isClosed ||
+      this.#open + this.#opening > this.limit ||
+      (maxUses > 0 && slot.uses >= maxUses && !this.#driver.isSingleton);
+  }
+
+  #isProven(slot: Slot<C>): boolean {
+    const { validationBypassMs } = this.#config;
+    return this.#clock.now() - slot.provenMs < validationBypassMs;
+  }
+
+  /** Does what can be done for somebody who has just joined the queue. */
+  #serve(): void {
+    this.#checkIdle();
+    // After a permanent error only the upkeep of `minIdle` has to wait; for a
+    // caller it is tried at once, as somebody may have mended the cause.
+    if (this.#failuresInARow === 0) this.#background.clear(this.#nextConnect);
+    this.#openWhatIsNeeded();
+  }
+
+  /** Serves the queue from idle connections, after a check if one is due. */
+  #checkIdle(): void {
+    while (this.#waiting > this.#checking) {
+      const slot = this.#idle.pop();
+      if (slot === undefined) return;
+      if (this.#watchesIdle) this.#background.clear(slot.idleDeadline);
+      this.#move(slot, "checking");
+      if (this.#checksOnBorrow && !this.#isProven(slot)) this.#ping(slot);
+      else this.#offer(slot);
+    }
+  }
+
+  #ping(slot: Slot<C>): void {
+    try {
+      slot.connection.ping(slot.afterPing);
+    } catch (error) {
+      this.pingDone(slot, error);
+    }
+  }
+
+  #leaveIdle(slot: Slot<C>): void {
+    const index = this.#idle.indexOf(slot);
+    if (index >= 0) this.#idle.splice(index, 1);
+    this.#background.clear(slot.idleDeadline);
+  }
+
+  /** Closes a connection in good health that is not wanted any more. */
+  #retire(slot: Slot<C>): void {
+    this.#counters.retired++;
+    this.#shut(slot);
+  }
+
+  /** Closes a connection that cannot be trusted. */
+  #discard(slot: Slot<C>, reason: unknown): void {
+    this.#counters.discarded++;
+    this.#events.discard?.(reason);
+    this.#shut(slot);
+    this.#openWhatIsNeeded();
+  }
+
+  #shut(slot: Slot<C>): void {
+    if (slot.state === "idle") this.#leaveIdle(slot);
+    this.#background.clear(slot.lifeDeadline);
+    this.#move(slot, "closing");
+    const closed = (): void => {
+      if (slot.state !== "closing") return;
+      this.#move(slot, "closed");
+      this.#finishClose();
+    };
+    try {
+      slot.connection.close(closed);
+    } catch {
+      // A connection that cannot even be closed is gone all the same.
+      closed();
+    }
+  }
+
+  // Connecting. Connects belong to the pool, not to the waiters for whom they
+  // were begun: one that nobody wants any more ends among the idle.
+
+  #isNeeded(): boolean {
+    if (this.#isClosed || this.#nextConnect.isSet) return false;
+    if (this.#open + this.#opening >= this.limit) return false;
+    // A database that fails is tried by one connect at a time.
+    const most = this.#failuresInARow > 0 ? 1 : this.#config.maxConnecting;
+    if (this.#opening >= most) return false;
+    const coming = this.#idle.length + this.#checking + this.#opening;
+    return coming < this.#waiting + this.#config.minIdle;
+  }
+
+  #openWhatIsNeeded(): void {
+    // A connect that succeeds at once comes back here; the loop goes on anyway.
+    if (this.#isOpeningNow) return;
+    this.#isOpeningNow = true;
+    while (this.#isNeeded()) this.#connect();
+    this.#isOpeningNow = false;
+  }
+
+  #connect(): void {
+    const slot = new Slot<C>(this);
+    this.#slots.add(slot);
+    this.#opening++;
+    if (this.#failuresInARow === 0) this.#failingSinceMs = this.#clock.now();
+    const done = (error: unknown, connection?: C): void => {
+      if (slot.state === "opening" && connection !== undefined) {
+        this.#connected(slot, connection);
+      } else if (slot.state === "opening") {
+        this.#connectFailed(slot, error, this.#driver.isTransient(error));
+      } else {
+        // It comes after its deadline, and its place may be taken.
+        connection?.close(() => {});
+      }
+    };
+    try {
+      slot.cancelConnect = this.#driver.connect(done) ?? undefined;
+    } catch (error) {
+      done(error);
+    }
+    if (slot.state !== "opening") return;
+    const dueMs = this.#clock.now() + this.#config.timeoutMs;
+    this.#background.set(slot.connectDeadline, dueMs);
+  }
+
+  #connected(slot: Slot<C>, connection: C): void {
+    this.#background.clear(slot.connectDeadline);
+    slot.connection = connection;
+    slot.serial = ++this.#counters.created;
+    this.#failuresInARow = 0;
+    this.#delaysMs = [];
+    this.#move(slot, "checking");
+    if (this.#watchesIdle) slot.idleSinceMs = this.#clock.now();
+    const { maxLifetimeMs } = this.#config;
+    if (maxLifetimeMs > 0 && !this.#driver.isSingleton) {
+      const lifeMs = maxLifetimeMs * (1 - LIFETIME_JITTER * this.#random());
+      this.#background.set(slot.lifeDeadline, this.#clock.now() + lifeMs);
+    }
+    this.#offer(slot);
+    this.#openWhatIsNeeded();
+  }
+
+  #connectFailed(slot: Slot<C>, error: unknown, isTransient: boolean): void {
+    this.#background.clear(slot.connectDeadline);
+    if (slot.state === "opening") this.#move(slot, "closed");
+    if (this.#isClosed) return this.#finishClose();
+    this.#counters.connectFailures++;
+    this.#lastConnectError = error;
+    const failures = ++this.#failuresInARow;
+    const { retry, probeIntervalMs } = this.#config;
+    const isExhausted = !isTransient || failures >= retry.maxAttempts;
+    if (isExhausted && (!isTransient || this.#inUse + this.#checking === 0)) {
+      // While others hold connections that may come back, the queue has hope.
+      const elapsedMs = this.#clock.now() - this.#failingSinceMs;
+      const history = {
+        attempts: failures,
+        delaysMs: this.#delaysMs,
+        elapsedMs,
+      };
+      this.#failAll(() => new ConnectError(error, history));
+    }
+    if (!isTransient) {
+      this.#failuresInARow = 0;
+      this.#delaysMs = [];
+    }
+    // Once the attempts are used up, one probe in each interval is enough; half
+    // of the interval is left to chance, so that many pools part ways.
+    const delayMs = isExhausted
+      ? probeIntervalMs * (0.5 + 0.5 * this.#random())
+      : backoffDelayMs(retry, failures, this.#random, this.#delaysMs.at(-1));
+    if (!isExhausted) this.#delaysMs.push(delayMs);
+    this.#background.set(this.#nextConnect, this.#clock.now() + delayMs);
+    if (!isExhausted && this.#waiting > 0) {
+      const { maxAttempts } = retry;
+      this.#events.connectRetry?.({
+        attempt: failures,
+        maxAttempts,
+        delayMs,
+        error,
+      });
+    }
+  }
+
+  #giveUpConnect(slot: Slot<C>): void {
+    const cancel = slot.cancelConnect;
+    slot.cancelConnect = undefined;
+    cancel?.();
+    if (slot.state === "opening" && this.#isClosed) this.#move(slot, "closed");
+  }
+
+  // The queue: a list linked both ways, as any waiter may leave it.
+
+  #link(waiter: Waiter<C>): void {
+    waiter.sinceMs = this.#clock.now();
+    waiter.isQueued = true;
+    waiter.previous = this.#lastWaiter;
+    if (this.#lastWaiter === undefined) this.#firstWaiter = waiter;
+    else this.#lastWaiter.next = waiter;
+    this.#lastWaiter = waiter;
+    this.#waiting++;
+  }
+
+  #unlink(waiter: Waiter<C>): void {
+    const { previous, next } = waiter;
+    if (previous === undefined) this.#firstWaiter = next;
+    else previous.next = next;
+    if (next === undefined) this.#lastWaiter = previous;
+    else next.previous = previous;
+    waiter.next = waiter.previous = undefined;
+    waiter.isQueued = false;
+    this.#waiting--;
+    this.#foreground.clear(waiter);
+  }
+
+  #failAll(error: () => Error): void {
+    // Those who come while the queue is being answered are not part of it.
+    for (let left = this.#waiting; left > 0 && this.#firstWaiter; left--) {
+      const waiter = this.#firstWaiter;
+      this.#unlink(waiter);
+      waiter.failed(error());
+    }
+  }
+
+  #force(): void {
+    const held = [...this.#slots].filter((slot) =>
+      slot.state === "inUse" || slot.state === "checking"
+    );
+    this.#forced += held.length;
+    for (const slot of held) this.#retire(slot);
+    if (this.#report !== undefined) return;
+    if (held.length > 0) {
+      const dueMs = this.#clock.now() + CLOSE_GRACE_MS;
+      this.#foreground.set(this.#closeDeadline, dueMs);
+    } else this.#reportClose();
+  }
+
+  #finishClose(): void {
+    const isDone = this.#open + this.#opening + this.#closing === 0;
+    if (this.#isClosed && this.#report === undefined && isDone) {
+      this.#reportClose();
+    }
+  }
+
+  #reportClose(): void {
+    this.#report = { forced: this.#forced, unfinished: this.#closing };
+    this.#foreground.clearAll();
+    this.#background.clearAll();
+    for (const done of this.#closed.splice(0)) done(this.#report);
+  }
+}

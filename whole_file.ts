@@ -1,0 +1,156 @@
+/**
+ * A file that is written whole or not at all.
+ *
+ * @module
+ */
+
+import { basename, dirname, join } from "@std/path";
+
+/**
+ * Collects what is written in a temporary file, which takes the place of its
+ * target on `finish`. Without `finish` nothing is left of it, and what stood
+ * there before stays.
+ */
+export class WholeFile implements AsyncDisposable {
+  /** Where it goes; undefined if nowhere. */
+  readonly #target: string | undefined;
+  /** Whether it is copied there: a device or a pipe cannot be replaced. */
+  readonly #isCopied: boolean;
+  readonly #temporary: string;
+  readonly #file: Deno.FsFile;
+  readonly #madeFolders: readonly string[];
+  readonly #encoder = new TextEncoder();
+  #isInPlace = false;
+
+  private constructor(
+    target: string | undefined,
+    temporary: string,
+    { isCopied = false, mode = 0o666, madeFolders = [] as readonly string[] } =
+      {},
+  ) {
+    this.#target = target;
+    this.#isCopied = isCopied;
+    this.#temporary = temporary;
+    this.#madeFolders = madeFolders;
+    const create = target === undefined || isCopied
+      ? {}
+      : { createNew: true, mode };
+    this.#file = Deno.openSync(temporary, {
+      read: true,
+      write: true,
+      ...create,
+    });
+  }
+
+  /**
+   * Begins the file at `path`, or one that goes nowhere. Folders that are
+   * missing are made.
+   *
+   * @throws whatever the file system says, and `IsADirectory` for a folder.
+   */
+  static async create(path?: string): Promise<WholeFile> {
+    if (path === undefined) {
+      return new WholeFile(path, await Deno.makeTempFile());
+    }
+    const present = await statIfPresent(path);
+    if (present?.isDirectory) {
+      throw new Deno.errors.IsADirectory("it is a folder; name a file");
+    }
+    if (present !== undefined && !present.isFile) {
+      return new WholeFile(path, await Deno.makeTempFile(), { isCopied: true });
+    }
+    if (present !== undefined) {
+      // What may not be written to may not be replaced either.
+      (await Deno.open(path, { write: true })).close();
+    }
+    // A link stays a link; what it points to is replaced.
+    const target = present === undefined ? path : await Deno.realPath(path);
+    const folder = dirname(target);
+    const madeFolders = present === undefined ? await makeFolder(folder) : [];
+    try {
+      // Beside the target, since a rename works within one file system only.
+      const name = `.${basename(target)}.${crypto.randomUUID()}.tmp`;
+      const mode = present?.mode ? present.mode & 0o777 : 0o666;
+      return new WholeFile(target, join(folder, name), { mode, madeFolders });
+    } catch (error) {
+      await removeFolders(madeFolders);
+      throw error;
+    }
+  }
+
+  /** Adds text to the end. */
+  async write(text: string): Promise<void> {
+    const bytes = this.#encoder.encode(text);
+    for (let at = 0; at < bytes.length;) {
+      at += await this.#file.write(bytes.subarray(at));
+    }
+  }
+
+  /** Puts the file in its place. */
+  async finish(): Promise<void> {
+    if (this.#target === undefined) return;
+    if (this.#isCopied) {
+      using target = await Deno.open(this.#target, { write: true });
+      await this.copyTo(target.writable);
+      return;
+    }
+    // On the disk before it has the name, or a power cut could leave the name
+    // with nothing behind it.
+    await this.#file.syncData();
+    await Deno.rename(this.#temporary, this.#target);
+    this.#isInPlace = true;
+  }
+
+  /** Copies all that was written to `stream`, which stays open. */
+  async copyTo(stream: WritableStream<Uint8Array>): Promise<void> {
+    const writer = stream.getWriter();
+    try {
+      const buffer = new Uint8Array(64 * 1024);
+      await this.#file.seek(0, Deno.SeekMode.Start);
+      for (let read; (read = await this.#file.read(buffer)) !== null;) {
+        await writer.write(buffer.slice(0, read));
+      }
+    } finally {
+      writer.releaseLock();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#file.close();
+    if (this.#isInPlace) return;
+    await Deno.remove(this.#temporary);
+    await removeFolders(this.#madeFolders);
+  }
+}
+
+async function statIfPresent(path: string): Promise<Deno.FileInfo | undefined> {
+  try {
+    return await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Makes a folder with those above it, and gives the ones made, inmost first. */
+async function makeFolder(path: string): Promise<string[]> {
+  const missing: string[] = [];
+  for (
+    let folder = path;
+    await statIfPresent(folder) === undefined;
+    folder = dirname(folder)
+  ) missing.push(folder);
+  await Deno.mkdir(path, { recursive: true });
+  return missing;
+}
+
+async function removeFolders(folders: readonly string[]): Promise<void> {
+  for (const folder of folders) {
+    try {
+      await Deno.remove(folder);
+    } catch {
+      // Somebody else has put something into it meanwhile; then it is theirs.
+      return;
+    }
+  }
+}
