@@ -386,11 +386,11 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#isClosed = true;
     this.#background.clearAll();
     this.#failAll(() => new PoolClosedError());
+    this.#foreground.set(this.#closeDeadline, this.#clock.now() + timeoutMs);
     for (const slot of [...this.#slots]) {
       if (slot.state === "idle") this.#retire(slot);
       else if (slot.state === "opening") this.#giveUpConnect(slot);
     }
-    this.#foreground.set(this.#closeDeadline, this.#clock.now() + timeoutMs);
     this.#finishClose();
   }
 

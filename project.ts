@@ -203,7 +203,7 @@ function example(name: string): string {
 }
 
 // `parseArgs` takes whatever begins with a dash for a flag, be it -1 or the -
-// of standard input.
+// of standard input, and an empty value for a word of its own.
 function joinValues(args: readonly string[]): string[] {
   const flags = new Set(
     FLAGS.flatMap(({ name, letter, value }) =>
@@ -214,7 +214,7 @@ function joinValues(args: readonly string[]): string[] {
   for (let i = 0; i < args.length; i++) {
     const arg = args[i] as string;
     const next = args[i + 1];
-    if (flags.has(arg) && next !== undefined && /^-($|\.?\d)/.test(next)) {
+    if (flags.has(arg) && next !== undefined && /^($|-$|-\.?\d)/.test(next)) {
       joined.push(`${arg}=${next}`);
       i++;
     } else joined.push(arg);

@@ -239,12 +239,15 @@ export class SqliteConnection implements Connection {
   }
 
   query(sql: string, parameters?: SqlParameters): Promise<Row[]> {
-    return this.#patiently(() => {
-      const { statement } = this.#prepare(sql);
-      return parameters === undefined
-        ? statement.all()
-        : statement.all(checked(parameters));
-    });
+    return this.#patiently(() =>
+      this.#with(
+        sql,
+        ({ statement }) =>
+          parameters === undefined
+            ? statement.all()
+            : statement.all(checked(parameters)),
+      )
+    );
   }
 
   execute(sql: string, parameters?: SqlParameters): Promise<ExecuteResult> {
@@ -253,11 +256,12 @@ export class SqliteConnection implements Connection {
     const isScript = parameters === undefined && /;\s*\S/.test(sql);
     return this.#patiently(() => {
       if (isScript) return { changes: this.raw.exec(sql) };
-      const { statement, countsChanges } = this.#prepare(sql);
-      const changes = parameters === undefined
-        ? statement.run()
-        : statement.run(checked(parameters));
-      return { changes: countsChanges ? changes : 0 };
+      return this.#with(sql, ({ statement, countsChanges }) => {
+        const changes = parameters === undefined
+          ? statement.run()
+          : statement.run(checked(parameters));
+        return { changes: countsChanges ? changes : 0 };
+      });
     });
   }
 
@@ -282,7 +286,7 @@ export class SqliteConnection implements Connection {
     } finally {
       // A statement left half way would hold its snapshot of the database.
       rows?.return?.();
-      if (this.raw.open) statement.finalize();
+      if (this.raw.open) finalize(statement);
     }
   }
 
@@ -356,7 +360,22 @@ export class SqliteConnection implements Connection {
   }
 
   #run(sql: string): void {
-    this.#prepare(sql).statement.run();
+    this.#with(sql, ({ statement }) => statement.run());
+  }
+
+  /** Lends a kept statement to `use`; one that fails is not kept. */
+  #with<T>(sql: string, use: (kept: KeptStatement) => T): T {
+    const kept = this.#prepare(sql);
+    try {
+      return use(kept);
+    } catch (error) {
+      // The published package leaves it in the middle of its step, where it
+      // would keep what the connection writes next from being committed.
+      this.#statements.delete(sql);
+      this.#lastSql = this.#lastKept = undefined;
+      finalize(kept.statement);
+      throw error;
+    }
   }
 
   #prepare(sql: string): KeptStatement {
@@ -375,7 +394,7 @@ export class SqliteConnection implements Connection {
         const [oldest, { statement }] = this.#statements.entries().next()
           .value as [string, KeptStatement];
         this.#statements.delete(oldest);
-        statement.finalize();
+        finalize(statement);
       }
     }
     this.#statements.set(sql, kept);
@@ -439,40 +458,70 @@ export class SqliteConnection implements Connection {
   }
 }
 
-// What a driver below would take and bend without a word.
-function checked(
-  parameters: SqlParameters,
-): SqlParameter[] | Record<string, SqlParameter> {
-  for (const [name, value] of Object.entries(parameters)) {
-    const at = Array.isArray(parameters) ? Number(name) + 1 : `'${name}'`;
-    switch (typeof value) {
-      case "undefined":
-        throw new TypeError(
-          `Cannot bind parameter ${at} as it is undefined; use null for NULL`,
-        );
-      case "string":
-        if (value.includes("\0")) {
-          throw new RangeError(
-            `Cannot bind parameter ${at} as it holds a NUL character, at which ` +
-              "SQLite ends a text; use a Uint8Array",
-          );
-        }
-        break;
-      case "number":
-        if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
-          throw new RangeError(
-            `Cannot bind parameter ${at} as ${value} is beyond the exact integers ` +
-              "of a number; use a bigint",
-          );
-        }
-        break;
-      case "bigint":
-        if (BigInt.asIntN(64, value) !== value) {
-          throw new RangeError(
-            `Cannot bind parameter ${at} as ${value} needs more than 64 bits`,
-          );
-        }
+// SQLite reports the error of a statement's last step once more when it is
+// finalized; by then it has been told.
+function finalize(statement: Statement): void {
+  try {
+    statement.finalize();
+  } catch {
+    // It is freed all the same.
+  }
+}
+
+type Bindings = SqlParameter[] | Record<string, SqlParameter>;
+
+// The packages below take these values and bend them without a word.
+function checked(parameters: SqlParameters): Bindings {
+  let isBent = false;
+  if (Array.isArray(parameters)) {
+    for (let i = 0; i < parameters.length; i++) {
+      if (check(parameters[i], i + 1)) isBent = true;
+    }
+  } else {
+    for (const [name, value] of Object.entries(parameters)) {
+      if (check(value, `'${name}'`)) isBent = true;
     }
   }
-  return parameters as SqlParameter[] | Record<string, SqlParameter>;
+  if (!isBent) return parameters as Bindings;
+  const straight = (value: SqlParameter): SqlParameter =>
+    value === 0 ? 0 : value;
+  return Array.isArray(parameters)
+    ? parameters.map(straight)
+    : Object.fromEntries(
+      Object.entries(parameters).map((
+        [name, value],
+      ) => [name, straight(value)]),
+    );
+}
+
+/** Whether `value` is -0, which must be given as 0. */
+function check(value: unknown, at: number | string): boolean {
+  const refuse = (why: string): never => {
+    throw new RangeError(`Cannot bind parameter ${at} as ${why}`);
+  };
+  switch (typeof value) {
+    case "string":
+      if (value.includes("\0")) {
+        refuse(
+          "it holds a NUL character, at which SQLite ends a text; use a Uint8Array",
+        );
+      }
+      return false;
+    case "number":
+      if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+        refuse(
+          `${value} is beyond the exact integers of a number; use a bigint`,
+        );
+      }
+      return Object.is(value, -0);
+    case "bigint":
+      if (BigInt.asIntN(64, value) !== value) {
+        refuse(`${value} needs more than 64 bits`);
+      }
+      return false;
+    case "undefined":
+      return refuse("it is undefined; use null for NULL");
+    default:
+      return false;
+  }
 }

@@ -1,0 +1,192 @@
+/**
+ * What several test files need: a folder to work in, a process that holds a
+ * lock, and a database that fails on demand.
+ *
+ * @module
+ */
+
+import { join } from "@std/path";
+import type { Connection, Done, Driver, ExecuteResult, Row } from "./driver.ts";
+
+/** An empty folder inside `.tmp`, removed at the end of the block. */
+export interface TemporaryFolder extends AsyncDisposable {
+  /** Where it is. */
+  readonly path: string;
+  /** A path inside it. */
+  file(name: string): string;
+}
+
+/** Makes an empty folder. */
+export async function temporaryFolder(): Promise<TemporaryFolder> {
+  await Deno.mkdir(".tmp", { recursive: true });
+  const path = await Deno.makeTempDir({ dir: ".tmp" });
+  return {
+    path,
+    file: (name) => join(path, name),
+    [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }),
+  };
+}
+
+/** Another process that holds a lock on a database file. */
+export interface LockHolder extends AsyncDisposable {
+  /** Lets the lock go and waits until the process has ended. */
+  release(): Promise<void>;
+}
+
+const LOCK_HOLDER = `
+import { DatabaseSync } from "node:sqlite";
+const database = new DatabaseSync(PATH);
+database.exec("PRAGMA journal_mode = WAL");
+database.exec("BEGIN IMMEDIATE");
+console.log("locked");
+for await (const _ of Deno.stdin.readable);
+database.exec("ROLLBACK");
+database.close();
+`;
+
+/** Starts a process that locks the database at `path` for writing. */
+export async function holdLock(path: string): Promise<LockHolder> {
+  const code = LOCK_HOLDER.replace("PATH", JSON.stringify(path));
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--no-config", "--no-lock", code],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const output = child.stdout.getReader();
+  await output.read();
+  output.releaseLock();
+  let isReleased = false;
+  const release = async (): Promise<void> => {
+    if (isReleased) return;
+    isReleased = true;
+    await child.stdin.close();
+    await child.stdout.cancel();
+    await child.status;
+  };
+  return { release, [Symbol.asyncDispose]: release };
+}
+
+/** A connection to no database, which does what a test tells it to. */
+export class FakeConnection implements Connection {
+  /** The order in which it was opened, from 1. */
+  readonly id: number;
+  /** How often each of its methods was called. */
+  readonly calls = { reset: 0, ping: 0, close: 0 };
+  /** Whether it is closed, or broken in a way that shows. */
+  isBroken = false;
+  /** What `ping`, `reset` and `close` do instead of succeeding at once. */
+  onPing: ((done: Done) => void) | undefined;
+  onReset: ((done: Done) => void) | undefined;
+  onClose: ((done: Done) => void) | undefined;
+  inTransaction = false;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+
+  get raw(): this {
+    return this;
+  }
+
+  ping(done: Done): void {
+    this.calls.ping++;
+    if (this.onPing) this.onPing(done);
+    else done();
+  }
+
+  reset(done: Done): void {
+    this.calls.reset++;
+    if (this.onReset) this.onReset(done);
+    else done();
+  }
+
+  close(done: Done): void {
+    this.calls.close++;
+    this.isBroken = true;
+    if (this.onClose) this.onClose(done);
+    else done();
+  }
+
+  query(): Promise<Row[]> {
+    return Promise.resolve([]);
+  }
+
+  execute(): Promise<ExecuteResult> {
+    return Promise.resolve({ changes: 0 });
+  }
+
+  async *iterate(): AsyncIterableIterator<Row> {}
+
+  begin(): Promise<void> {
+    this.inTransaction = true;
+    return Promise.resolve();
+  }
+
+  commit(): Promise<void> {
+    this.inTransaction = false;
+    return Promise.resolve();
+  }
+
+  rollback(): Promise<void> {
+    this.inTransaction = false;
+    return Promise.resolve();
+  }
+}
+
+/** A connect under way that a test brings to its end. */
+export interface PendingConnect {
+  /** Whether the pool has given up on it. */
+  isCancelled: boolean;
+  /** Lets it succeed. */
+  succeed(): FakeConnection;
+  /** Lets it fail. */
+  fail(error: Error): void;
+}
+
+/** An error that the fake driver takes for permanent. */
+export class PermanentError extends Error {}
+
+/** Opens fake connections: at once, or when a test says so. */
+export class FakeDriver implements Driver<FakeConnection> {
+  isSingleton = false;
+  /** Whether connects wait for the test. */
+  isManual = false;
+  /** What the next connects fail with; undefined lets them succeed. */
+  failure: Error | undefined;
+  /** How often the pool has tried to connect. */
+  attempts = 0;
+  /** Every connection that was opened. */
+  readonly connections: FakeConnection[] = [];
+  /** Connects that wait for the test. */
+  readonly pending: PendingConnect[] = [];
+
+  connect(
+    done: (error: unknown, connection?: FakeConnection) => void,
+  ): (() => void) | void {
+    this.attempts++;
+    const succeed = (): FakeConnection => {
+      const connection = new FakeConnection(this.connections.length + 1);
+      this.connections.push(connection);
+      done(undefined, connection);
+      return connection;
+    };
+    if (!this.isManual) {
+      if (this.failure !== undefined) done(this.failure);
+      else succeed();
+      return;
+    }
+    const connect: PendingConnect = {
+      isCancelled: false,
+      succeed,
+      fail: (error) => done(error),
+    };
+    this.pending.push(connect);
+    return () => {
+      connect.isCancelled = true;
+    };
+  }
+
+  isTransient(error: unknown): boolean {
+    return !(error instanceof PermanentError);
+  }
+}
