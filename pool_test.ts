@@ -33,20 +33,17 @@ import { SqliteDriver } from "./sqlite.ts";
 import {
   type FakeConnection,
   FakeDriver,
+  FILES,
+  FILES_AND_PROCESSES,
   holdLock,
+  MEMORY,
   PermanentError,
+  runProject,
   temporaryFolder,
 } from "./testing.ts";
 import { settled, VirtualClock } from "./virtual_clock.ts";
 
 const NONE = "none" as const;
-const FILES: Deno.PermissionOptions = { read: ["."], write: [".tmp"] };
-const FILES_AND_PROCESS: Deno.PermissionOptions = {
-  read: ["."],
-  write: [".tmp"],
-  run: [Deno.execPath()],
-};
-
 /** A pool on a fake database and virtual time. */
 function fakePool(
   options: ConnectionOptions = {},
@@ -69,23 +66,12 @@ function raw(connection: PooledConnection): FakeConnection {
   return connection.raw as FakeConnection;
 }
 
-async function runProject(
-  ...args: string[]
-): Promise<{ code: number; stdout: string; stderr: string }> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--allow-read", "--allow-write", "project.ts", ...args],
-    env: { NO_COLOR: "1" },
-  }).output();
-  const text = new TextDecoder();
-  return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
-}
-
 // Alter 1: the timeout.
 
 Deno.test(
   "alter 1: --timeout reaches the configuration, in seconds or with a unit",
   {
-    permissions: FILES_AND_PROCESS,
+    permissions: FILES_AND_PROCESSES,
   },
   async () => {
     await using folder = await temporaryFolder();
@@ -108,7 +94,7 @@ Deno.test(
 Deno.test(
   "alter 1: 0.001 s against a lock of another process fails fast and loses nothing",
   {
-    permissions: FILES_AND_PROCESS,
+    permissions: FILES_AND_PROCESSES,
   },
   async () => {
     await using folder = await temporaryFolder();
@@ -148,7 +134,7 @@ Deno.test(
 Deno.test(
   "alter 1: the program goes on while the pool waits for the lock of another process",
   {
-    permissions: FILES_AND_PROCESS,
+    permissions: FILES_AND_PROCESSES,
   },
   async () => {
     await using folder = await temporaryFolder();
@@ -309,7 +295,7 @@ Deno.test(
 Deno.test(
   "break/fix 1: on the command line an impossible pool size is wrong usage, exit 2",
   {
-    permissions: FILES_AND_PROCESS,
+    permissions: FILES_AND_PROCESSES,
   },
   async () => {
     await using folder = await temporaryFolder();
@@ -371,7 +357,7 @@ Deno.test(
 Deno.test(
   "break/fix 2: on the command line it fails after 3 attempts, says what it waits for, and creates nothing",
   {
-    permissions: FILES_AND_PROCESS,
+    permissions: FILES_AND_PROCESSES,
   },
   async () => {
     await using folder = await temporaryFolder();
@@ -1157,7 +1143,7 @@ Deno.test("close() does not hang on a connection whose own close hangs", {
 Deno.test(
   "all users of a pool on :memory: see one database, and nothing wipes it",
   {
-    permissions: NONE,
+    permissions: MEMORY,
   },
   async () => {
     await using pool = new ConnectionPool({

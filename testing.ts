@@ -8,6 +8,60 @@
 import { join } from "@std/path";
 import type { Connection, Done, Driver, ExecuteResult, Row } from "./driver.ts";
 
+/**
+ * What a test may do that works with a database file. The published
+ * `@db/sqlite` loads SQLite through FFI; with the stand-in nothing is there to
+ * be inherited.
+ */
+export const FILES: Deno.PermissionOptionsObject = {
+  read: ["."],
+  write: [".tmp"],
+  ffi: "inherit",
+  env: "inherit",
+};
+
+/** The same, and to start Deno. */
+export const FILES_AND_PROCESSES: Deno.PermissionOptionsObject = {
+  ...FILES,
+  run: [Deno.execPath()],
+};
+
+/** The same without files: for a database in memory. */
+export const MEMORY: Deno.PermissionOptionsObject = {
+  ffi: "inherit",
+  env: "inherit",
+};
+
+/** How a run of the program ended. */
+export interface ProjectRun {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The program as a command, with the permissions of the task `run`. */
+export function projectCommand(
+  args: readonly string[],
+  options: Deno.CommandOptions = {},
+): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    ...options,
+    args: [
+      ...["run", "--no-prompt", "--allow-read", "--allow-write"],
+      // What the published packages need is given after `deno test … --`.
+      ...Deno.args,
+      ...["project.ts", ...args],
+    ],
+  });
+}
+
+/** Runs the program to its end. */
+export async function runProject(...args: string[]): Promise<ProjectRun> {
+  const { code, stdout, stderr } = await projectCommand(args).output();
+  const text = new TextDecoder();
+  return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+}
+
 /** An empty folder inside `.tmp`, removed at the end of the block. */
 export interface TemporaryFolder extends AsyncDisposable {
   /** Where it is. */
