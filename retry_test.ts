@@ -1,0 +1,407 @@
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import { RetryError } from "./errors.ts";
+import {
+  backoffDelayMs,
+  DEFAULT_RETRY_POLICY,
+  describeRetry,
+  type Jitter,
+  JITTERS,
+  retry,
+  type RetryNotice,
+  type RetryPolicy,
+} from "./retry.ts";
+import { settled, VirtualClock } from "./virtual_clock.ts";
+
+const permissions = "none";
+
+const STEADY: RetryPolicy = {
+  maxAttempts: 4,
+  baseDelayMs: 10,
+  factor: 2,
+  maxDelayMs: 1000,
+  jitter: "none",
+};
+
+const ALMOST_1 = 1 - 2 ** -53;
+
+function delays(policy: RetryPolicy, random: number, count: number): number[] {
+  return Array.from(
+    { length: count },
+    (_, i) => backoffDelayMs(policy, i + 1, () => random),
+  );
+}
+
+Deno.test({
+  name: "backoffDelayMs() without jitter grows by the factor up to the cap",
+  permissions,
+  fn() {
+    const policy = { ...STEADY, maxDelayMs: 100 };
+    assertEquals(delays(policy, 0.5, 6), [10, 20, 40, 80, 100, 100]);
+    assertEquals(delays({ ...policy, factor: 1 }, 0.5, 3), [10, 10, 10]);
+    assertEquals(delays({ ...policy, baseDelayMs: 500 }, 0.5, 2), [100, 100]);
+  },
+});
+
+Deno.test({
+  name: "backoffDelayMs() with full jitter spreads from 0 to the capped wait",
+  permissions,
+  fn() {
+    const policy: RetryPolicy = { ...STEADY, maxDelayMs: 100, jitter: "full" };
+    assertEquals(delays(policy, 0, 6), [0, 0, 0, 0, 0, 0]);
+    // With the cap after the jitter the last would be 100, for all clients.
+    assertEquals(delays(policy, 0.5, 6), [5, 10, 20, 40, 50, 50]);
+    assertAlmostEquals(delays(policy, ALMOST_1, 6)[5] ?? 0, 100);
+  },
+});
+
+Deno.test({
+  name: "backoffDelayMs() with equal jitter keeps half of the capped wait",
+  permissions,
+  fn() {
+    const policy: RetryPolicy = { ...STEADY, maxDelayMs: 100, jitter: "equal" };
+    assertEquals(delays(policy, 0, 6), [5, 10, 20, 40, 50, 50]);
+    assertEquals(delays(policy, 0.5, 6), [7.5, 15, 30, 60, 75, 75]);
+    assertAlmostEquals(delays(policy, ALMOST_1, 6)[5] ?? 0, 100);
+  },
+});
+
+Deno.test({
+  name: "backoffDelayMs() with decorrelated jitter grows from the last delay",
+  permissions,
+  fn() {
+    const policy: RetryPolicy = { ...STEADY, jitter: "decorrelated" };
+    const half = () => 0.5;
+    assertEquals(backoffDelayMs(policy, 1, half), 20);
+    assertEquals(backoffDelayMs(policy, 2, half, 20), 35);
+    assertEquals(backoffDelayMs(policy, 9, half, 100), 155);
+    assertEquals(backoffDelayMs(policy, 9, () => 0, 100), 10);
+    assertEquals(backoffDelayMs(policy, 9, half, 1000), 1000);
+    // A previous delay below the base does not turn the range around.
+    assertEquals(backoffDelayMs(policy, 9, half, 0), 10);
+  },
+});
+
+Deno.test({
+  name: "backoffDelayMs() stays a number from 0 to the cap at any attempt",
+  permissions,
+  fn() {
+    for (const jitter of JITTERS) {
+      for (const baseDelayMs of [0, 0.001, 10, 2 ** 31 - 1]) {
+        for (const factor of [1, 2, 1e300]) {
+          for (
+            const attempt of [1, 2, 50, 1100, 1e6, Number.MAX_SAFE_INTEGER]
+          ) {
+            for (const random of [0, 0.5, ALMOST_1]) {
+              const policy = { ...STEADY, jitter, baseDelayMs, factor };
+              const ms = backoffDelayMs(policy, attempt, () => random, 1000);
+              const context = JSON.stringify({ policy, attempt, random, ms });
+              assert(ms >= 0 && ms <= policy.maxDelayMs, context);
+              if (baseDelayMs === 0 && jitter !== "decorrelated") {
+                assertEquals(ms, 0, context);
+              }
+            }
+          }
+        }
+      }
+    }
+  },
+});
+
+/** A function that fails `failures` times, and the times of its calls. */
+function failing(
+  clock: VirtualClock,
+  failures: number,
+): { fn: (attempt: number) => string; calls: [number, number][] } {
+  const calls: [number, number][] = [];
+  const fn = (attempt: number): string => {
+    calls.push([attempt, clock.now()]);
+    if (calls.length <= failures) throw new Error(`failure ${attempt}`);
+    return "done";
+  };
+  return { fn, calls };
+}
+
+Deno.test({
+  name: "retry() waits longer and longer, then gives what the function returns",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const { fn, calls } = failing(clock, 3);
+    const result = retry(fn, STEADY, { clock });
+    await clock.advanceAsync(1000);
+    assertEquals(await result, "done");
+    assertEquals(calls, [[1, 0], [2, 10], [3, 30], [4, 70]]);
+    assertEquals(clock.pending, 0);
+  },
+});
+
+Deno.test({
+  name: "retry() draws its waits from the random numbers it is given",
+  permissions,
+  async fn() {
+    const expected: Record<Jitter, number[]> = {
+      none: [0, 10, 30, 70],
+      full: [0, 5, 15, 35],
+      equal: [0, 7.5, 22.5, 52.5],
+      // 10 + 0.5 * 20, then 10 + 0.5 * 50, then 10 + 0.5 * 95.
+      decorrelated: [0, 20, 55, 112.5],
+    };
+    for (const jitter of JITTERS) {
+      const clock = new VirtualClock();
+      const { fn, calls } = failing(clock, 3);
+      const random = () => 0.5;
+      const result = retry(fn, { ...STEADY, jitter }, { clock, random });
+      await clock.advanceAsync(1000);
+      assertEquals(await result, "done");
+      assertEquals(calls.map(([, ms]) => ms), expected[jitter], jitter);
+    }
+  },
+});
+
+Deno.test({
+  name: "retry() gives up after the last failure at once, and says what it did",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const { fn, calls } = failing(clock, Infinity);
+    const outcome = assertRejects(
+      () => retry(fn, STEADY, { clock }),
+      RetryError,
+      "Failed after 4 attempts: failure 4",
+    );
+    await clock.advanceAsync(70);
+    // No time passes any more, so a wait after the last failure would hang.
+    const error = await outcome;
+    assertEquals(calls.length, 4);
+    assertEquals(clock.pending, 0);
+    assertEquals(error.name, "RetryError");
+    assertEquals(error.attempts, 4);
+    assertEquals(error.delaysMs, [10, 20, 40]);
+    assertEquals(error.elapsedMs, 70);
+    assertInstanceOf(error.cause, Error);
+    assertEquals(error.cause.message, "failure 4");
+  },
+});
+
+Deno.test({
+  name: "retry() with one attempt does not retry",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const { fn, calls } = failing(clock, 1);
+    await assertRejects(
+      () => retry(fn, { maxAttempts: 1 }, { clock }),
+      RetryError,
+      "Failed after 1 attempt: failure 1",
+    );
+    assertEquals(calls.length, 1);
+  },
+});
+
+Deno.test({
+  name:
+    "retry() takes what the policy leaves out from the default, to be bounded",
+  permissions,
+  async fn() {
+    const policies: unknown[] = [
+      undefined,
+      {},
+      { jitter: "full" },
+      { maxAttempts: undefined, baseDelayMs: undefined },
+    ];
+    for (const policy of policies) {
+      const clock = new VirtualClock();
+      let calls = 0;
+      const outcome = assertRejects(
+        () =>
+          retry(
+            () => {
+              // Not retried, and so the way out of a loop without end.
+              if (++calls > 10) throw new RangeError("no bound");
+              throw new Error("no");
+            },
+            policy as RetryPolicy,
+            {
+              clock,
+              isTransient: (error) => !(error instanceof RangeError),
+            },
+          ),
+        RetryError,
+      );
+      await clock.advanceAsync(1e6);
+      await outcome;
+      assertEquals(calls, DEFAULT_RETRY_POLICY.maxAttempts);
+    }
+  },
+});
+
+Deno.test({
+  name: "retry() throws a permanent error as it is, without another attempt",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const transient = new Error("busy");
+    const permanent = new TypeError("no such table");
+    const asked: unknown[] = [];
+    let calls = 0;
+    const outcome = assertRejects(() =>
+      retry(
+        () => {
+          throw ++calls === 1 ? transient : permanent;
+        },
+        STEADY,
+        {
+          clock,
+          isTransient(error) {
+            asked.push(error);
+            return error === transient;
+          },
+        },
+      )
+    );
+    await clock.advanceAsync(1000);
+    assertStrictEquals(await outcome, permanent);
+    assertEquals(calls, 2);
+    assertEquals(asked, [transient, permanent]);
+  },
+});
+
+Deno.test({
+  name: "retry() ends its wait at once when aborted, and calls no more",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const controller = new AbortController();
+    const { fn, calls } = failing(clock, Infinity);
+    const reason = new Error("enough");
+    const { signal } = controller;
+    const outcome = assertRejects(() => retry(fn, STEADY, { clock, signal }));
+    await clock.advanceAsync(15);
+    controller.abort(reason);
+    assertStrictEquals(await outcome, reason);
+    assertEquals(clock.now(), 15);
+    assertEquals(clock.pending, 0);
+    await clock.advanceAsync(1000);
+    assertEquals(calls.length, 2);
+  },
+});
+
+Deno.test({
+  name: "retry() makes no call when it was aborted before it began",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const { fn, calls } = failing(clock, 0);
+    const reason = new Error("too late");
+    const signal = AbortSignal.abort(reason);
+    const error = await assertRejects(() =>
+      retry(fn, STEADY, { clock, signal })
+    );
+    assertStrictEquals(error, reason);
+    assertEquals(calls, []);
+  },
+});
+
+Deno.test({
+  name:
+    "retry() aborted during a call gives the reason, not the call's failure",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const controller = new AbortController();
+    const { signal } = controller;
+    const reason = new Error("enough");
+    const call = Promise.withResolvers<string>();
+    const outcome = assertRejects(() =>
+      retry(() => call.promise, STEADY, { clock, signal })
+    );
+    await settled();
+    controller.abort(reason);
+    call.reject(new Error("cut off"));
+    assertStrictEquals(await outcome, reason);
+    assertEquals(clock.pending, 0);
+  },
+});
+
+Deno.test({
+  name: "retry() tells of each failure that is retried, before it waits",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const { fn } = failing(clock, Infinity);
+    const notices: (RetryNotice & { atMs: number })[] = [];
+    const outcome = assertRejects(() =>
+      retry(fn, STEADY, {
+        clock,
+        onRetry: (notice) => {
+          assertEquals(clock.pending, 0);
+          notices.push({ ...notice, atMs: clock.now() });
+        },
+      })
+    );
+    await clock.advanceAsync(1000);
+    await outcome;
+    // The fourth failure is the last, and is thrown instead.
+    assertEquals(
+      notices.map(({ attempt, maxAttempts, delayMs, atMs }) => [
+        attempt,
+        maxAttempts,
+        delayMs,
+        atMs,
+      ]),
+      [[1, 4, 10, 0], [2, 4, 20, 10], [3, 4, 40, 30]],
+    );
+    assertEquals((notices[1]?.error as Error).message, "failure 2");
+  },
+});
+
+Deno.test({
+  name: "retry() takes a promise that rejects for a failure, like a throw",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    let calls = 0;
+    const result = retry(
+      () => ++calls < 3 ? Promise.reject(new Error("no")) : Promise.resolve(5),
+      STEADY,
+      { clock },
+    );
+    await clock.advanceAsync(1000);
+    assertEquals(await result, 5);
+  },
+});
+
+Deno.test({
+  name:
+    "RetryError carries a cause that is no Error, as anything can be thrown",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const error = await assertRejects(
+      () => retry(() => Promise.reject("text"), { maxAttempts: 1 }, { clock }),
+      RetryError,
+      "Failed after 1 attempt: text",
+    );
+    assertEquals(error.cause, "text");
+  },
+});
+
+Deno.test({
+  name: "describeRetry() says what failed, why, and when it is tried again",
+  permissions,
+  fn() {
+    const error = new Error("no answer");
+    const notice = { attempt: 2, maxAttempts: 3, delayMs: 19.2, error };
+    assertEquals(
+      describeRetry("Cannot open x", notice),
+      "Cannot open x: attempt 2 of 3 failed (no answer), trying again in 20 ms",
+    );
+  },
+});
