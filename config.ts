@@ -203,8 +203,8 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
   readonly validationBypassMs: number;
   /** As in `ConnectionOptions`. */
   readonly retry: Readonly<RetryPolicy>;
-  /** What `database` says, taken apart. */
-  readonly target: DatabaseTarget;
+  // Not a property, so that `{ ...config, poolSize: 1 }` gives options again.
+  readonly #target: DatabaseTarget;
 
   /**
    * Checks `options` and fills in the defaults.
@@ -228,16 +228,16 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
       problems,
     );
     const given: ConnectionOptions = isRecord(options) ? options : {};
-    const givenRetry: Partial<RetryPolicy> = given.retry ?? {};
-    checkRecord("retry", givenRetry, [], RETRY_RULES, problems);
+    checkRecord("retry", orDefault(given.retry, {}), [], RETRY_RULES, problems);
+    const givenRetry = isRecord(given.retry) ? given.retry : {};
 
-    this.database = given.database ?? ":memory:";
+    this.database = orDefault(given.database, ":memory:");
     const target = parseDatabase(this.database);
     if (typeof target === "string") {
       const value = show(this.database);
       problems.push({ field: "database", rule: target, value });
     }
-    this.target = typeof target === "string" ? { kind: "memory" } : target;
+    this.#target = typeof target === "string" ? { kind: "memory" } : target;
     this.timeoutMs = given.timeoutMs ?? 5000;
     this.poolSize = given.poolSize ?? 5;
     this.maxOverflow = given.maxOverflow ?? 10;
@@ -252,13 +252,16 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
     this.keepaliveMs = given.keepaliveMs ?? 0;
     this.leakDetectionMs = given.leakDetectionMs ?? 0;
     this.validate = given.validate ??
-      (this.target.kind === "postgres" ? "borrow" : "release");
+      (this.#target.kind === "postgres" ? "borrow" : "release");
     this.validationBypassMs = given.validationBypassMs ?? 500;
     this.retry = Object.freeze({
       ...DEFAULT_RETRY_POLICY,
       ...defined(givenRetry),
     });
-    if (problems.length === 0 && this.minIdle > this.poolSize) {
+    if (
+      OPTION_RULES.poolSize.holds(this.poolSize) &&
+      OPTION_RULES.minIdle.holds(this.minIdle) && this.minIdle > this.poolSize
+    ) {
       problems.push({
         field: "minIdle",
         rule: `must be <= poolSize (${this.poolSize})`,
@@ -266,14 +269,19 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
       });
     }
     if (problems.length > 0) throw new ConfigError(problems);
-    Object.freeze(this.target);
+    Object.freeze(this.#target);
     Object.freeze(this);
   }
 
+  /** What `database` says, taken apart. */
+  get target(): DatabaseTarget {
+    return this.#target;
+  }
+
   /** The settings for `JSON.stringify`, with any password hidden. */
-  toJSON(): Record<string, unknown> {
-    const { target: _, ...settings } = this;
-    return { ...settings, database: hidePassword(this.database) };
+  toJSON(): Required<ConnectionOptions> {
+    const database = hidePassword(this.database);
+    return { ...this, database };
   }
 
   /** The settings for `console.log`, with any password hidden. */
@@ -284,6 +292,11 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+// Unlike ?? this leaves null to be refused.
+function orDefault<T>(value: T | undefined, fallback: T): T {
+  return value === undefined ? fallback : value;
 }
 
 // An option that is present but undefined counts as left out, as everywhere in
@@ -365,11 +378,16 @@ function parseDatabase(text: unknown): DatabaseTarget | string {
  * ```
  */
 export function hidePassword(text: string): string {
-  // Up to the last @, since an unescaped password may hold anything. Hiding too
-  // much is harmless.
+  // Up to the last @, since an unescaped password may hold anything, as may the
+  // user name; and what stands for a port but is none, as in a URL whose host
+  // was forgotten. Hiding too much is harmless.
   return text
-    .replace(/(\/\/[^/\s:@]*):.*@/gs, "$1:***@")
-    .replace(/([?&](?:password|sslpassword|passfile)=)[^&#\s]*/gi, "$1***");
+    .replace(/(:\/\/[^/:]*):.*@/gs, "$1:***@")
+    .replace(/(:\/\/[^/:@[]*):(?!\d+(?:[/?#\s]|$)|\*\*\*)[^/?#\s]*/g, "$1:***")
+    .replace(
+      /([?&](?:password|sslpassword|passfile)=)(?!\*\*\*)[^&]*/gi,
+      "$1***",
+    );
 }
 
 const UNIT_MS: Readonly<Record<string, number>> = {

@@ -53,9 +53,12 @@ export {
   DEFAULT_RETRY_POLICY,
   type Jitter,
   retry,
+  RetryBudget,
   type RetryNotice,
   type RetryOptions,
   type RetryPolicy,
+  retryPolicy,
+  type RetryPolicyName,
 } from "./retry.ts";
 export {
   type DemoResult,

@@ -89,6 +89,91 @@ export function backoffDelayMs(
   return exponential;
 }
 
+/** The usual policies by the names that the field has for them. */
+export type RetryPolicyName =
+  | "none"
+  | "fixed"
+  | "exponential"
+  | "full"
+  | "equal"
+  | "decorrelated";
+
+/**
+ * A policy by its usual name: `none` tries again at once, `fixed` always waits
+ * `baseDelayMs`, `exponential` doubles without jitter, and the others are the
+ * exponential one with that jitter.
+ */
+export function retryPolicy(
+  name: RetryPolicyName,
+  changes: Partial<RetryPolicy> = {},
+): RetryPolicy {
+  const named: Record<RetryPolicyName, Partial<RetryPolicy>> = {
+    none: { jitter: "none", baseDelayMs: 0 },
+    fixed: { jitter: "none", factor: 1 },
+    exponential: { jitter: "none" },
+    full: { jitter: "full" },
+    equal: { jitter: "equal" },
+    decorrelated: { jitter: "decorrelated" },
+  };
+  return complete({ ...named[name], ...changes });
+}
+
+function complete(policy: Partial<RetryPolicy>): RetryPolicy {
+  const standard = DEFAULT_RETRY_POLICY;
+  return {
+    maxAttempts: policy.maxAttempts ?? standard.maxAttempts,
+    baseDelayMs: policy.baseDelayMs ?? standard.baseDelayMs,
+    factor: policy.factor ?? standard.factor,
+    maxDelayMs: policy.maxDelayMs ?? standard.maxDelayMs,
+    jitter: policy.jitter ?? standard.jitter,
+  };
+}
+
+/**
+ * Bounds what retries add to the load, whatever the number of clients: a token
+ * bucket into which each call puts a fraction of a token and from which each
+ * retry takes a whole one. While most calls succeed it is full and never felt.
+ * When all fail, it lets through `ratio` retries for each call, where three
+ * attempts each would triple the load of a database that is down already.
+ *
+ * After the retry budgets of Finagle (Twitter, 2016).
+ */
+export class RetryBudget {
+  readonly #ratio: number;
+  readonly #capacity: number;
+  #tokens: number;
+
+  /**
+   * @param options.ratio retries for each call in the long run. Default: 0.1.
+   * @param options.capacity retries that may come in a burst. Default: 10, so
+   * that a client with few calls can retry at all.
+   */
+  constructor(
+    { ratio = 0.1, capacity = 10 }: { ratio?: number; capacity?: number } = {},
+  ) {
+    this.#ratio = ratio;
+    this.#capacity = capacity;
+    this.#tokens = capacity;
+  }
+
+  /** How many retries it would let through now. */
+  get available(): number {
+    return Math.floor(this.#tokens);
+  }
+
+  /** Notes a call. */
+  deposit(): void {
+    this.#tokens = Math.min(this.#capacity, this.#tokens + this.#ratio);
+  }
+
+  /** Takes the token for a retry, and says whether there was one. */
+  withdraw(): boolean {
+    if (this.#tokens < 1) return false;
+    this.#tokens--;
+    return true;
+  }
+}
+
 /** A failed attempt that is about to be repeated. */
 export interface RetryNotice {
   /** How many attempts have failed so far. */
@@ -103,7 +188,7 @@ export interface RetryNotice {
 
 /** What `retry` can be told beside its policy. */
 export interface RetryOptions {
-  /** Ends the waiting at once; no further attempt is made. */
+  /** Ends everything at once; no further attempt is made. */
   readonly signal?: AbortSignal;
   /**
    * Whether trying again could help. Default: always. An error for which it
@@ -112,6 +197,18 @@ export interface RetryOptions {
   readonly isTransient?: (error: unknown) => boolean;
   /** Told of each failure that is followed by a wait, before the wait. */
   readonly onRetry?: (notice: RetryNotice) => void;
+  /**
+   * How long all of it may take, in milliseconds. A wait that would end later
+   * is not begun. Default: no limit.
+   */
+  readonly timeoutMs?: number;
+  /**
+   * How long one attempt may take, in milliseconds. Then its signal is aborted
+   * and it counts as failed. Default: no limit.
+   */
+  readonly attemptTimeoutMs?: number;
+  /** A budget shared with others. Default: none. */
+  readonly budget?: RetryBudget;
   /** Default: real time. */
   readonly clock?: Clock;
   /** Default: `Math.random`. */
@@ -133,49 +230,88 @@ export interface RetryOptions {
  * assertEquals(answer, 42);
  * ```
  *
- * @param fn is given the number of the attempt, from 1.
+ * @param fn is given the number of the attempt, from 1, and a signal that is
+ * aborted when the attempt has taken too long or everything is to end.
  * @param policy what it leaves out is taken from `DEFAULT_RETRY_POLICY`.
- * @throws {RetryError} when every attempt failed; its `cause` is the last error.
+ * @throws {RetryError} when it gave up; its `cause` is the last error.
  * @throws the signal's reason when aborted, and any permanent error as it is.
  */
 export async function retry<T>(
-  fn: (attempt: number) => T | Promise<T>,
+  fn: (attempt: number, signal: AbortSignal) => T | Promise<T>,
   policy: Partial<RetryPolicy> = {},
   options: RetryOptions = {},
 ): Promise<T> {
-  const complete: RetryPolicy = { ...DEFAULT_RETRY_POLICY, ...policy };
-  const { signal, clock = systemClock, random = Math.random } = options;
+  const completePolicy = complete(policy);
+  const { signal, budget, timeoutMs = Infinity } = options;
+  const { clock = systemClock, random = Math.random } = options;
   const startMs = clock.now();
   const delaysMs: number[] = [];
+  budget?.deposit();
   for (let attempt = 1;; attempt++) {
     signal?.throwIfAborted();
     try {
-      return await fn(attempt);
+      return await attemptOnce(fn, attempt, clock, options);
     } catch (error) {
       signal?.throwIfAborted();
       if (options.isTransient?.(error) === false) throw error;
-      if (attempt >= complete.maxAttempts) {
-        const elapsedMs = clock.now() - startMs;
-        throw new RetryError(error, { attempts: attempt, delaysMs, elapsedMs });
-      }
+      const elapsedMs = clock.now() - startMs;
       const delayMs = backoffDelayMs(
-        complete,
+        completePolicy,
         attempt,
         random,
         delaysMs.at(-1),
       );
-      options.onRetry?.({
-        attempt,
-        maxAttempts: complete.maxAttempts,
-        delayMs,
-        error,
-      });
+      const isLast = attempt >= completePolicy.maxAttempts ||
+        elapsedMs + delayMs > timeoutMs;
+      if (isLast || budget?.withdraw() === false) {
+        throw new RetryError(error, { attempts: attempt, delaysMs, elapsedMs });
+      }
+      const { maxAttempts } = completePolicy;
+      options.onRetry?.({ attempt, maxAttempts, delayMs, error });
       delaysMs.push(delayMs);
       await delay(
         delayMs,
         signal === undefined ? { clock } : { clock, signal },
       );
     }
+  }
+}
+
+/** One attempt, with a signal of its own. */
+async function attemptOnce<T>(
+  fn: (attempt: number, signal: AbortSignal) => T | Promise<T>,
+  attempt: number,
+  clock: Clock,
+  { signal, attemptTimeoutMs }: RetryOptions,
+): Promise<T> {
+  const controller = new AbortController();
+  if (signal === undefined && attemptTimeoutMs === undefined) {
+    return await fn(attempt, controller.signal);
+  }
+  const abort = (): void => controller.abort(signal?.reason);
+  signal?.addEventListener("abort", abort, { once: true });
+  const timer = attemptTimeoutMs === undefined
+    ? undefined
+    : clock.setTimer(() => {
+      const message =
+        `Attempt ${attempt} took longer than ${attemptTimeoutMs} ms`;
+      controller.abort(new DOMException(message, "TimeoutError"));
+    }, attemptTimeoutMs);
+  try {
+    // An attempt that does not heed its signal is left alone; whatever becomes
+    // of it comes too late.
+    return await new Promise<T>((resolve, reject) => {
+      controller.signal.addEventListener("abort", () => {
+        reject(controller.signal.reason);
+      }, { once: true });
+      (async () => await fn(attempt, controller.signal))().then(
+        resolve,
+        reject,
+      );
+    });
+  } finally {
+    timer?.clear();
+    signal?.removeEventListener("abort", abort);
   }
 }
 
