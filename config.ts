@@ -90,6 +90,19 @@ export interface ConnectionOptions {
    * a ping. Default: 500. It matters only when validating on borrow.
    */
   readonly validationBypassMs?: number;
+  /**
+   * Whether to measure how long connections are held. Default: false, since it
+   * reads the clock twice for each use, which costs as much as all the rest.
+   */
+  readonly measureUse?: boolean;
+  /**
+   * Whether an acquire fails at once when it could never be served, since every
+   * connection is held by a task that waits for another one itself. Default:
+   * false. It follows each task through `AsyncLocalStorage`, and takes a
+   * connection for held by the task that acquired it, also where that task has
+   * passed it on.
+   */
+  readonly detectNestedAcquire?: boolean;
   /** How failed connects are repeated. Default: three attempts, full jitter. */
   readonly retry?: Partial<RetryPolicy>;
 }
@@ -131,6 +144,11 @@ const DURATION: Rule = {
   holds: (value) => isNumber(value) && value >= 0 && value <= LONGEST_MS,
 };
 
+const BOOLEAN: Rule = {
+  text: "must be true or false",
+  holds: (value) => typeof value === "boolean",
+};
+
 const VALIDATIONS: readonly Validation[] = [
   "release",
   "borrow",
@@ -154,6 +172,8 @@ const OPTION_RULES = {
   leakDetectionMs: DURATION,
   validate: oneOf(VALIDATIONS),
   validationBypassMs: DURATION,
+  measureUse: BOOLEAN,
+  detectNestedAcquire: BOOLEAN,
 } satisfies Record<
   Exclude<keyof ConnectionOptions, "database" | "retry">,
   Rule
@@ -201,6 +221,10 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
   readonly validate: Validation;
   /** As in `ConnectionOptions`. */
   readonly validationBypassMs: number;
+  /** As in `ConnectionOptions`. */
+  readonly measureUse: boolean;
+  /** As in `ConnectionOptions`. */
+  readonly detectNestedAcquire: boolean;
   /** As in `ConnectionOptions`. */
   readonly retry: Readonly<RetryPolicy>;
   // Not a property, so that `{ ...config, poolSize: 1 }` gives options again.
@@ -254,6 +278,8 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
     this.validate = given.validate ??
       (this.#target.kind === "postgres" ? "borrow" : "release");
     this.validationBypassMs = given.validationBypassMs ?? 500;
+    this.measureUse = given.measureUse ?? false;
+    this.detectNestedAcquire = given.detectNestedAcquire ?? false;
     this.retry = Object.freeze({
       ...DEFAULT_RETRY_POLICY,
       ...defined(givenRetry),

@@ -40,6 +40,11 @@ export interface Driver<C extends Resource = Resource> {
   /** Whether an error of `connect` might not come again. */
   isTransient(error: unknown): boolean;
   /**
+   * Whether an error of a transaction says that the database committed nothing
+   * since others were in the way, so that it may well succeed if run again.
+   */
+  isConflict?(error: unknown): boolean;
+  /**
    * Whether all users must share one connection that is never given up, as
    * with SQLite's `:memory:`, where each connection is a database of its own.
    */

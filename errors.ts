@@ -103,6 +103,29 @@ export class AcquireTimeoutError extends Error {
   }
 }
 
+/**
+ * An acquire that could never be served: every connection is held by a task
+ * that itself waits for another one.
+ */
+export class NestedAcquireError extends Error {
+  /** The name of the class, for logs. */
+  override readonly name: string = "NestedAcquireError";
+  /** The state of the pool when it was found out. */
+  readonly state: PoolState;
+
+  /** Made where the error arises. */
+  constructor(state: PoolState) {
+    super(
+      "Cannot wait for a connection as all of them are held by tasks that wait " +
+        `for another one themselves (${
+          describeState(state)
+        }); pass the connection ` +
+        "that a task holds on to what it calls, or raise 'maxOverflow'",
+    );
+    this.state = state;
+  }
+}
+
 /** The pool is closed, or closing, and serves nobody any more. */
 export class PoolClosedError extends Error {
   /** The name of the class, for logs. */

@@ -34,7 +34,7 @@ Deno.test(
     assertInstanceOf(await sixteenth, AcquireTimeoutError);
     const closing = pool.close({ timeoutMs: 0 });
     await clock.advanceAsync(0);
-    assertEquals(await closing, { forced: 15, unfinished: 0 });
+    assertEquals(await closing, { forced: 15, unfinished: 0, holders: [] });
   },
 );
 

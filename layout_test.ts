@@ -17,10 +17,24 @@ const READ_AND_RUN: Deno.PermissionOptions = {
 const FLOORS: readonly (readonly string[])[] = [
   [
     ...["clock.ts", "config.ts", "deadlines.ts", "driver.ts", "errors.ts"],
-    ...["histogram.ts", "labels.ts", "retry.ts", "whole_file.ts"],
+    ...[
+      "histogram.ts",
+      "labels.ts",
+      "pool_report.ts",
+      "retry.ts",
+      "slot.ts",
+      "whole_file.ts",
+    ],
   ],
   [
-    ...["pool.ts", "pool_core.ts", "pooled_connection.ts", "sqlite.ts"],
+    ...[
+      "leaks.ts",
+      "nesting.ts",
+      "pool.ts",
+      "pool_core.ts",
+      "pooled_connection.ts",
+      "sqlite.ts",
+    ],
     "virtual_clock.ts",
   ],
   ["health.ts", "workload.ts"],

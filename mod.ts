@@ -30,6 +30,7 @@ export {
   ConnectError,
   type Holder,
   LockTimeoutError,
+  NestedAcquireError,
   PoolClosedError,
   type PoolState,
   ReleaseError,
@@ -45,8 +46,14 @@ export {
   type CloseOptions,
   ConnectionPool,
   type PoolDependencies,
+  type TransactionOptions,
 } from "./pool.ts";
-export type { CloseReport, PoolEvents, PoolStats } from "./pool_core.ts";
+export type {
+  CloseReport,
+  PoolEvents,
+  PoolStats,
+  RetireReason,
+} from "./pool_report.ts";
 export { type Lender, PooledConnection } from "./pooled_connection.ts";
 export {
   backoffDelayMs,

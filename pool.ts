@@ -12,17 +12,20 @@ import {
   hidePassword,
 } from "./config.ts";
 import type { Connection, Driver } from "./driver.ts";
-import { ConfigError, ReleaseError } from "./errors.ts";
-import { SqliteDriver } from "./sqlite.ts";
-import { PooledConnection } from "./pooled_connection.ts";
+import { ConfigError, NestedAcquireError, ReleaseError } from "./errors.ts";
+import { LeakDetector, stackAbove } from "./leaks.ts";
+import { NestingDetector, type TaskLoan } from "./nesting.ts";
+import { PoolCore } from "./pool_core.ts";
 import {
   type CloseReport,
-  PoolCore,
+  guarded,
   type PoolEvents,
   type PoolStats,
-  type Slot,
-  Waiter,
-} from "./pool_core.ts";
+} from "./pool_report.ts";
+import { PooledConnection } from "./pooled_connection.ts";
+import { retry, RetryBudget, type RetryPolicy } from "./retry.ts";
+import { type Slot, Waiter } from "./slot.ts";
+import { SqliteDriver } from "./sqlite.ts";
 
 /** What a pool takes from outside. */
 export interface PoolDependencies {
@@ -34,6 +37,11 @@ export interface PoolDependencies {
   readonly random?: () => number;
   /** Called as things happen. */
   readonly events?: PoolEvents;
+  /**
+   * Bounds the re-runs of transactions, and may be shared with other pools.
+   * Default: one of the pool's own.
+   */
+  readonly budget?: RetryBudget;
 }
 
 /** What one `acquire` may ask for. */
@@ -42,6 +50,16 @@ export interface AcquireOptions {
   readonly signal?: AbortSignal;
   /** How long to wait, in milliseconds, instead of `acquireTimeoutMs`. */
   readonly timeoutMs?: number;
+}
+
+/** What one `transaction` may ask for. */
+export interface TransactionOptions extends AcquireOptions {
+  /**
+   * How often to run the whole function again when the database was busy or
+   * could not serialize it, and so committed nothing. Default: not at all, as
+   * only its author knows whether it does anything beside the transaction.
+   */
+  readonly retry?: Partial<RetryPolicy>;
 }
 
 /** What one `close` may ask for. */
@@ -56,19 +74,19 @@ export interface CloseOptions {
 const CLOSE_TIMEOUT_MS = 5000;
 
 class PromisedWaiter extends Waiter<Connection> {
-  readonly #pool: ConnectionPool;
+  readonly #lend: (slot: Slot<Connection>) => PooledConnection;
   readonly #resolve: (connection: PooledConnection) => void;
   readonly #reject: (reason: unknown) => void;
   readonly #signal: AbortSignal | undefined;
 
   constructor(
-    pool: ConnectionPool,
+    lend: (slot: Slot<Connection>) => PooledConnection,
     signal: AbortSignal | undefined,
     resolve: (connection: PooledConnection) => void,
     reject: (reason: unknown) => void,
   ) {
     super();
-    this.#pool = pool;
+    this.#lend = lend;
     this.#signal = signal;
     this.#resolve = resolve;
     this.#reject = reject;
@@ -77,17 +95,16 @@ class PromisedWaiter extends Waiter<Connection> {
 
   served(slot: Slot<Connection>): void {
     this.#signal?.removeEventListener("abort", this.#abort);
-    this.#resolve(new PooledConnection(this.#pool, slot));
+    this.#resolve(this.#lend(slot));
   }
 
-  failed(error: Error): void {
+  failed(error: unknown): void {
     this.#signal?.removeEventListener("abort", this.#abort);
     this.#reject(error);
   }
 
   readonly #abort = (): void => {
-    this.#signal?.removeEventListener("abort", this.#abort);
-    if (this.core?.abandon(this)) this.#reject(this.#signal?.reason);
+    if (this.queue?.abandon(this)) this.failed(this.#signal?.reason);
   };
 }
 
@@ -107,7 +124,14 @@ export class ConnectionPool {
   /** The settings it was made with. */
   readonly config: ConnectionConfig;
   readonly #core: PoolCore<Connection>;
-  readonly #acquireTimeoutMs: number;
+  readonly #driver: Driver<Connection>;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #budget: RetryBudget;
+  readonly #leaks: LeakDetector | undefined;
+  readonly #nesting: NestingDetector | undefined;
+  /** Whether a loan is more than its connection: the way beside the fast one. */
+  readonly #isTraced: boolean;
 
   /**
    * Makes a pool. Nothing is opened before somebody asks, `minIdle` excepted.
@@ -121,13 +145,26 @@ export class ConnectionPool {
     this.config = config instanceof ConnectionConfig
       ? config
       : new ConnectionConfig(config);
-    this.#acquireTimeoutMs = this.config.acquireTimeoutMs;
-    const { clock = systemClock, random = Math.random, events } = dependencies;
+    const { clock = systemClock, random = Math.random } = dependencies;
+    this.#clock = clock;
+    this.#random = random;
+    this.#driver = dependencies.driver ?? driverFor(this.config, clock, random);
+    this.#budget = dependencies.budget ?? new RetryBudget();
+    const events = guarded(dependencies.events ?? {});
+    const { leakDetectionMs, detectNestedAcquire } = this.config;
+    if (leakDetectionMs > 0) {
+      this.#leaks = new LeakDetector(clock, leakDetectionMs, events, (slot) => {
+        this.#core.release(slot);
+      });
+    }
+    if (detectNestedAcquire) this.#nesting = new NestingDetector();
+    this.#isTraced = leakDetectionMs > 0 || detectNestedAcquire;
     this.#core = new PoolCore(this.config, {
-      driver: dependencies.driver ?? driverFor(this.config, clock, random),
+      driver: this.#driver,
       clock,
       random,
-      ...(events && { events }),
+      events,
+      holders: () => this.#leaks?.holders() ?? [],
     });
     this.#core.warm();
   }
@@ -143,18 +180,76 @@ export class ConnectionPool {
    * @throws the reason of the signal when it is aborted.
    */
   acquire(options?: AcquireOptions): Promise<PooledConnection> {
-    const signal = options?.signal;
-    if (signal?.aborted) return Promise.reject(signal.reason);
-    const slot = this.#core.take();
-    if (slot !== undefined) {
-      return Promise.resolve(new PooledConnection(this, slot));
+    if (options?.signal?.aborted) return Promise.reject(options.signal.reason);
+    if (this.#isTraced) {
+      return this.#acquireTraced(options, stackAbove(this.acquire));
     }
-    const timeoutMs = options?.timeoutMs ?? this.#acquireTimeoutMs;
+    const slot = this.#core.take();
+    return slot === undefined
+      ? this.#wait(options, this.#lend)
+      : Promise.resolve(new PooledConnection(this, slot));
+  }
+
+  readonly #lend = (slot: Slot<Connection>): PooledConnection =>
+    new PooledConnection(this, slot);
+
+  #wait(
+    options: AcquireOptions | undefined,
+    lend: (slot: Slot<Connection>) => PooledConnection,
+    onQueued?: (waiter: PromisedWaiter) => void,
+  ): Promise<PooledConnection> {
+    const timeoutMs = options?.timeoutMs ?? this.config.acquireTimeoutMs;
     return new Promise((resolve, reject) => {
       checkNumber("timeoutMs", timeoutMs, { integer: false });
-      const waiter = new PromisedWaiter(this, signal, resolve, reject);
+      const waiter = new PromisedWaiter(lend, options?.signal, resolve, reject);
       this.#core.enqueue(waiter, timeoutMs);
+      if (waiter.isQueued) onQueued?.(waiter);
     });
+  }
+
+  /** The same for a pool that watches its loans. */
+  #acquireTraced(
+    options: AcquireOptions | undefined,
+    stack: string,
+  ): Promise<PooledConnection> {
+    const task = this.#nesting?.begin();
+    const slot = this.#core.take();
+    if (slot !== undefined) {
+      return Promise.resolve(this.#lendTraced(slot, stack, task));
+    }
+    const acquired = this.#wait(
+      options,
+      (slot) => this.#lendTraced(slot, stack, task),
+      (waiter) => this.#failIfHopeless(waiter, task),
+    );
+    if (task === undefined) return acquired;
+    return acquired.catch((error) => {
+      this.#nesting?.answer(task);
+      throw error;
+    });
+  }
+
+  #lendTraced(
+    slot: Slot<Connection>,
+    stack: string,
+    task: TaskLoan | undefined,
+  ): PooledConnection {
+    const connection = new PooledConnection(this, slot);
+    if (task !== undefined) this.#nesting?.answer(task, slot);
+    this.#leaks?.begin(connection, slot, stack);
+    return connection;
+  }
+
+  #failIfHopeless(waiter: PromisedWaiter, task: TaskLoan | undefined): void {
+    if (this.#nesting === undefined || task === undefined) return;
+    this.#nesting.wait(task);
+    const state = this.#core.state();
+    // Who is not blocked will give its connection back, and somebody goes on.
+    const isHopeless = state.inUse === state.limit &&
+      this.#nesting.countBlocked() === state.inUse;
+    if (isHopeless && this.#core.abandon(waiter)) {
+      waiter.failed(new NestedAcquireError(state));
+    }
   }
 
   /** Gives a connection if one can be had at once. */
@@ -162,7 +257,10 @@ export class ConnectionPool {
     const waiter = new InstantWaiter();
     this.#core.tryTake(waiter);
     const { slot } = waiter;
-    return slot === undefined ? undefined : new PooledConnection(this, slot);
+    if (slot === undefined) return undefined;
+    if (!this.#isTraced) return this.#lend(slot);
+    const stack = stackAbove(this.tryAcquire);
+    return this.#lendTraced(slot, stack, this.#nesting?.begin());
   }
 
   /**
@@ -180,7 +278,9 @@ export class ConnectionPool {
         "Cannot release a connection that does not come from this pool",
       );
     }
-    this.#core.release(PooledConnection.surrender(connection));
+    const slot = PooledConnection.surrender(connection);
+    this.#leaks?.end(connection, slot);
+    this.#core.release(slot);
   }
 
   /** Lends a connection to `fn`, and takes it back whatever happens. */
@@ -194,14 +294,30 @@ export class ConnectionPool {
 
   /**
    * Runs `fn` in a transaction that may write: committed if it returns, rolled
-   * back if it throws.
+   * back if it throws. With `retry` it may run several times, each time on a
+   * connection acquired anew; none is held in between.
+   *
+   * @throws {RetryError} when it was run again and failed to the last; its
+   * `cause` is the last error.
    */
   async transaction<T>(
     fn: (connection: PooledConnection) => T | Promise<T>,
-    options?: AcquireOptions,
+    options: TransactionOptions = {},
   ): Promise<T> {
-    using connection = await this.acquire(options);
-    return await connection.transaction(fn);
+    const once = async (): Promise<T> => {
+      using connection = await this.acquire(options);
+      return await connection.transaction(fn);
+    };
+    if (options.retry === undefined) return await once();
+    return await retry(once, options.retry, {
+      ...(options.signal && { signal: options.signal }),
+      // The database has said that it committed nothing. A reply to a commit
+      // that was lost says no such thing.
+      isTransient: (error) => this.#driver.isConflict?.(error) ?? false,
+      budget: this.#budget,
+      clock: this.#clock,
+      random: this.#random,
+    });
   }
 
   /**
@@ -247,7 +363,10 @@ export class ConnectionPool {
     const timeoutMs = options.timeoutMs ?? CLOSE_TIMEOUT_MS;
     return new Promise((resolve) => {
       checkNumber("timeoutMs", timeoutMs, { integer: false });
-      this.#core.close(timeoutMs, resolve);
+      this.#core.close(timeoutMs, (report) => {
+        this.#leaks?.close();
+        resolve(report);
+      });
     });
   }
 

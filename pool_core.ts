@@ -10,145 +10,25 @@
 
 import type { Clock } from "./clock.ts";
 import type { ConnectionConfig } from "./config.ts";
-import { Deadline, type DeadlineItem, DeadlineQueue } from "./deadlines.ts";
+import { Deadline, DeadlineQueue } from "./deadlines.ts";
 import type { Driver, Resource } from "./driver.ts";
 import {
   AcquireTimeoutError,
   ConnectError,
+  type Holder,
   PoolClosedError,
   type PoolState,
   TooManyWaitersError,
 } from "./errors.ts";
-import { DurationHistogram, type DurationSummary } from "./histogram.ts";
-import { backoffDelayMs, type RetryNotice } from "./retry.ts";
-
-/**
- * Where a connection is: in exactly one place at a time.
- *
- * opening → idle ⇄ in use, with checking between any two of the latter, and
- * from everywhere → closing → closed.
- */
-export type SlotState =
-  | "opening"
-  | "idle"
-  | "inUse"
-  | "checking"
-  | "closing"
-  | "closed";
-
-/** A place in the pool, and the connection that stands there. */
-export class Slot<C extends Resource> {
-  state: SlotState = "opening";
-  /** The connection, from the moment it is open. */
-  connection!: C;
-  /** How often it was handed out. */
-  uses = 0;
-  /** Whether it is to be closed as soon as it comes back. */
-  isRetired = false;
-  /** The order in which connections were opened. */
-  serial = 0;
-  /** When it last came back; kept only where a setting needs it. */
-  idleSinceMs = 0;
-  /** Whether it is checked in the midst of its rest, for nobody. */
-  wasResting = false;
-  /** When it was last known to work; kept only where a setting needs it. */
-  provenMs = 0;
-  /** Ends its connect, its life, or its idleness. */
-  readonly connectDeadline: Deadline;
-  readonly lifeDeadline: Deadline;
-  readonly idleDeadline: Deadline;
-  /** Made once for each slot, as a release must not allocate. */
-  readonly afterReset: (error?: unknown) => void;
-  readonly afterPing: (error?: unknown) => void;
-  /** Gives up the connect under way. */
-  cancelConnect: (() => void) | undefined;
-
-  constructor(core: SlotOwner<C>) {
-    this.connectDeadline = new Deadline(() => core.connectExpired(this));
-    this.lifeDeadline = new Deadline(() => core.lifeExpired(this));
-    this.idleDeadline = new Deadline(() => core.idleExpired(this));
-    this.afterReset = (error) => core.resetDone(this, error);
-    this.afterPing = (error) => core.pingDone(this, error);
-  }
-}
-
-interface SlotOwner<C extends Resource> {
-  connectExpired(slot: Slot<C>): void;
-  lifeExpired(slot: Slot<C>): void;
-  idleExpired(slot: Slot<C>): void;
-  resetDone(slot: Slot<C>, error: unknown): void;
-  pingDone(slot: Slot<C>, error: unknown): void;
-}
-
-/** A request for a connection that could not be served at once. */
-export abstract class Waiter<C extends Resource> implements DeadlineItem {
-  dueMs = 0;
-  sequence = 0;
-  position = -1;
-  next: Waiter<C> | undefined;
-  previous: Waiter<C> | undefined;
-  isQueued = false;
-  sinceMs = 0;
-  timeoutMs = 0;
-  core: PoolCore<C> | undefined;
-
-  /** Called once, when a connection is handed over. */
-  abstract served(slot: Slot<C>): void;
-  /** Called once, when there will be none. */
-  abstract failed(error: Error): void;
-
-  onDue(): void {
-    this.core?.timeOut(this);
-  }
-}
-
-/** The numbers of a pool, at one moment. */
-export interface PoolStats extends PoolState {
-  /** The most ever in use at once. */
-  readonly peak: number;
-  /** How often a connection was handed out. */
-  readonly acquired: number;
-  /** Connections that were opened. */
-  readonly created: number;
-  /** How often a connection was handed out that had been used before. */
-  readonly reused: number;
-  /** Connections closed since they were broken, or failed a check. */
-  readonly discarded: number;
-  /** Connections closed in good health: surplus, too old, idle too long. */
-  readonly retired: number;
-  /** Acquires that waited in vain. */
-  readonly timeouts: number;
-  /** Acquires turned away since too many waited. */
-  readonly rejected: number;
-  /** Acquires taken back by their callers. */
-  readonly aborted: number;
-  /** Connects that failed, each attempt counted. */
-  readonly connectFailures: number;
-  /** Connections that are being reset or pinged. */
-  readonly checking: number;
-  /** The setting, as last changed by `resize`. */
-  readonly poolSize: number;
-  /** The setting, as last changed by `resize`. */
-  readonly maxOverflow: number;
-  /** How long acquires waited; one that did not wait counts as 0. */
-  readonly waitMs: DurationSummary;
-}
-
-/** What `close` had to do. */
-export interface CloseReport {
-  /** Connections that were still in use at the deadline and closed by force. */
-  readonly forced: number;
-  /** Connections whose closing had not ended when `close` gave up on them. */
-  readonly unfinished: number;
-}
-
-/** What a pool tells about itself while it works. */
-export interface PoolEvents {
-  /** A connect failed and will be tried again. */
-  connectRetry?(notice: RetryNotice): void;
-  /** A connection was thrown away since it was broken or failed a check. */
-  discard?(reason: unknown): void;
-}
+import { DurationHistogram } from "./histogram.ts";
+import {
+  type CloseReport,
+  type PoolEvents,
+  type PoolStats,
+  type RetireReason,
+} from "./pool_report.ts";
+import { backoffDelayMs } from "./retry.ts";
+import { Slot, type SlotOwner, type SlotState, type Waiter } from "./slot.ts";
 
 /** The outside world of a core. */
 export interface CoreDependencies<C extends Resource> {
@@ -156,7 +36,10 @@ export interface CoreDependencies<C extends Resource> {
   readonly clock: Clock;
   /** Gives numbers from 0 up to, but not including, 1. */
   readonly random: () => number;
+  /** Hooks, which must not throw (see `guarded`). */
   readonly events?: PoolEvents;
+  /** Who holds the connections, as far as somebody knows. */
+  readonly holders?: () => Holder[];
 }
 
 /** What is counted from the making of the pool on. */
@@ -186,12 +69,14 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #events: PoolEvents;
+  readonly #holders: () => Holder[];
 
   #poolSize: number;
   #maxOverflow: number;
   readonly #checksOnRelease: boolean;
   readonly #checksOnBorrow: boolean;
   readonly #watchesIdle: boolean;
+  readonly #measuresUse: boolean;
 
   /** Idle connections; the one used last is at the end and goes out first. */
   readonly #idle: Slot<C>[] = [];
@@ -216,6 +101,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   readonly #foreground: DeadlineQueue;
   readonly #background: DeadlineQueue;
   readonly #waits = new DurationHistogram();
+  readonly #uses = new DurationHistogram();
+  readonly #connects = new DurationHistogram();
   readonly #counters: Record<Counter, number> = {
     acquired: 0,
     created: 0,
@@ -232,7 +119,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #isClosed = false;
   #closed: ((report: CloseReport) => void)[] = [];
   #report: CloseReport | undefined;
-  #forced = 0;
+  #forced: readonly Holder[] = [];
+  #forcedCount = 0;
   readonly #closeDeadline = new Deadline(() => this.#force());
 
   constructor(config: ConnectionConfig, dependencies: CoreDependencies<C>) {
@@ -241,6 +129,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#clock = dependencies.clock;
     this.#random = dependencies.random;
     this.#events = dependencies.events ?? {};
+    this.#holders = dependencies.holders ?? (() => []);
     this.#poolSize = config.poolSize;
     this.#maxOverflow = config.maxOverflow;
     const { validate } = config;
@@ -248,6 +137,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#checksOnBorrow = validate === "borrow" || validate === "both";
     this.#watchesIdle = !this.#driver.isSingleton &&
       (config.idleTimeoutMs > 0 || config.keepaliveMs > 0);
+    this.#measuresUse = config.measureUse;
     this.#foreground = new DeadlineQueue(this.#clock, { background: false });
     this.#background = new DeadlineQueue(this.#clock, { background: true });
   }
@@ -287,8 +177,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (slot === undefined) return undefined;
     if (this.#checksOnBorrow && !this.#isProven(slot)) return undefined;
     idle.pop();
-    this.#waits.recordZero();
-    this.#hand(slot);
+    this.#hand(slot, 0);
     if (idle.length < this.#config.minIdle) this.#openWhatIsNeeded();
     return slot;
   }
@@ -305,9 +194,10 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const { maxWaiting } = this.#config;
     if (this.#waiting - (this.limit - this.#inUse) >= maxWaiting) {
       this.#counters.rejected++;
+      this.#events.reject?.();
       return waiter.failed(new TooManyWaitersError(maxWaiting, this.state()));
     }
-    waiter.core = this;
+    waiter.queue = this;
     waiter.timeoutMs = timeoutMs;
     this.#link(waiter);
     this.#serve();
@@ -321,6 +211,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (!waiter.isQueued) return false;
     this.#unlink(waiter);
     this.#counters.aborted++;
+    this.#events.abort?.();
     return true;
   }
 
@@ -339,7 +230,12 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   release(slot: Slot<C>): void {
     if (slot.state !== "inUse") return;
     this.#move(slot, "checking");
-    if (this.#isUnwanted(slot)) return this.#retire(slot);
+    this.#events.release?.({ id: slot.serial });
+    if (this.#measuresUse) {
+      this.#uses.record(this.#clock.now() - slot.heldSinceMs);
+    }
+    const unwanted = this.#whyUnwanted(slot);
+    if (unwanted !== undefined) return this.#retire(slot, unwanted);
     if (this.#watchesIdle) slot.idleSinceMs = this.#clock.now();
     if (slot.connection.isBroken) {
       return this.#discard(slot, new Error("The connection is closed"));
@@ -349,6 +245,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     } catch (error) {
       this.resetDone(slot, error);
     }
+    this.#boundCheck(slot);
   }
 
   /** Closes idle connections until `target` are left, and counts them. */
@@ -357,7 +254,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     let closed = 0;
     while (this.#idle.length > target) {
       // The one that was used longest ago.
-      this.#retire(this.#idle[0] as Slot<C>);
+      this.#retire(this.#idle[0] as Slot<C>, "shrink");
       closed++;
     }
     return closed;
@@ -370,7 +267,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     while (
       this.#idle.length > 0 &&
       (this.#idle.length > this.#idleLimit || this.#open > this.limit)
-    ) this.#retire(this.#idle[0] as Slot<C>);
+    ) this.#retire(this.#idle[0] as Slot<C>, "surplus");
     this.#openWhatIsNeeded();
   }
 
@@ -388,7 +285,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#failAll(() => new PoolClosedError());
     this.#foreground.set(this.#closeDeadline, this.#clock.now() + timeoutMs);
     for (const slot of [...this.#slots]) {
-      if (slot.state === "idle") this.#retire(slot);
+      if (slot.state === "idle") this.#retire(slot, "close");
       else if (slot.state === "opening") this.#giveUpConnect(slot);
     }
     this.#finishClose();
@@ -415,6 +312,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       poolSize: this.#poolSize,
       maxOverflow: this.#maxOverflow,
       waitMs: this.#waits.summary(),
+      useMs: this.#uses.summary(),
+      connectMs: this.#connects.summary(),
     };
   }
 
@@ -425,11 +324,12 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const state = this.state();
     this.#unlink(waiter);
     this.#counters.timeouts++;
+    this.#events.timeout?.({ timeoutMs: waiter.timeoutMs });
     const cause = this.#failuresInARow > 0
       ? { cause: this.#lastConnectError }
       : {};
     waiter.failed(
-      new AcquireTimeoutError(waiter.timeoutMs, state, [], cause),
+      new AcquireTimeoutError(waiter.timeoutMs, state, this.#holders(), cause),
     );
   }
 
@@ -446,10 +346,15 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     );
   }
 
+  checkExpired(slot: Slot<C>): void {
+    const { timeoutMs } = this.#config;
+    this.#discard(slot, new Error(`A check took longer than ${timeoutMs} ms`));
+  }
+
   lifeExpired(slot: Slot<C>): void {
-    slot.isRetired = true;
+    slot.retirement = "lifetime";
     if (slot.state !== "idle") return;
-    this.#retire(slot);
+    this.#retire(slot, "lifetime");
     this.#openWhatIsNeeded();
   }
 
@@ -458,7 +363,9 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const { idleTimeoutMs, minIdle } = this.#config;
     const idleMs = this.#clock.now() - slot.idleSinceMs;
     const isOver = idleTimeoutMs > 0 && idleMs >= idleTimeoutMs;
-    if (isOver && this.#idle.length > minIdle) return this.#retire(slot);
+    if (isOver && this.#idle.length > minIdle) {
+      return this.#retire(slot, "idle");
+    }
     this.#leaveIdle(slot);
     this.#move(slot, "checking");
     slot.wasResting = true;
@@ -482,7 +389,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     for (const other of [...this.#slots]) {
       if (other.serial >= slot.serial || other === slot) continue;
       if (other.state === "idle") this.#discard(other, error);
-      else other.isRetired = true;
+      else other.retirement = "stale";
     }
     this.#discard(slot, error);
   }
@@ -523,24 +430,31 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     }
   }
 
-  #hand(slot: Slot<C>): void {
+  #hand(slot: Slot<C>, waitMs: number): void {
     if (this.#watchesIdle) this.#background.clear(slot.idleDeadline);
     this.#move(slot, "inUse");
     this.#counters.acquired++;
     if (slot.uses++ > 0) this.#counters.reused++;
+    if (waitMs === 0) this.#waits.recordZero();
+    else this.#waits.record(waitMs);
+    if (this.#measuresUse) slot.heldSinceMs = this.#clock.now();
+    this.#events.acquire?.({ id: slot.serial, waitMs });
   }
 
   /** A sound connection goes to whoever waits longest, or to rest. */
   #offer(slot: Slot<C>): void {
-    if (this.#isUnwanted(slot)) return this.#retire(slot);
+    if (slot.checkDeadline.isSet) this.#background.clear(slot.checkDeadline);
+    const unwanted = this.#whyUnwanted(slot);
+    if (unwanted !== undefined) return this.#retire(slot, unwanted);
     const waiter = this.#firstWaiter;
     if (waiter !== undefined) {
       this.#unlink(waiter);
-      this.#waits.record(this.#clock.now() - waiter.sinceMs);
-      this.#hand(slot);
+      this.#hand(slot, this.#clock.now() - waiter.sinceMs);
       return waiter.served(slot);
     }
-    if (this.#idle.length >= this.#idleLimit) return this.#retire(slot);
+    if (this.#idle.length >= this.#idleLimit) {
+      return this.#retire(slot, "surplus");
+    }
     this.#move(slot, "idle");
     // The least recently used one stays so, though it has just been pinged.
     if (slot.wasResting) this.#idle.unshift(slot);
@@ -562,11 +476,16 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#background.set(slot.idleDeadline, dueMs);
   }
 
-  #isUnwanted(slot: Slot<C>): boolean {
+  /** Why a connection in good health is not to be kept, if it is not. */
+  #whyUnwanted(slot: Slot<C>): RetireReason | undefined {
+    if (slot.retirement !== undefined) return slot.retirement;
+    if (this.#isClosed) return "close";
+    if (this.#open + this.#opening > this.limit) return "surplus";
     const { maxUses } = this.#config;
-    return slot.isRetired || this.#isClosed ||
-      this.#open + this.#opening > this.limit ||
-      (maxUses > 0 && slot.uses >= maxUses && !this.#driver.isSingleton);
+    if (maxUses > 0 && slot.uses >= maxUses && !this.#driver.isSingleton) {
+      return "uses";
+    }
+    return undefined;
   }
 
   #isProven(slot: Slot<C>): boolean {
@@ -601,6 +520,14 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     } catch (error) {
       this.pingDone(slot, error);
     }
+    this.#boundCheck(slot);
+  }
+
+  /** A check that goes on beyond this turn must end in time. */
+  #boundCheck(slot: Slot<C>): void {
+    if (slot.state !== "checking" || slot.checkDeadline.isSet) return;
+    const dueMs = this.#clock.now() + this.#config.timeoutMs;
+    this.#background.set(slot.checkDeadline, dueMs);
   }
 
   #leaveIdle(slot: Slot<C>): void {
@@ -610,15 +537,16 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   }
 
   /** Closes a connection in good health that is not wanted any more. */
-  #retire(slot: Slot<C>): void {
+  #retire(slot: Slot<C>, reason: RetireReason): void {
     this.#counters.retired++;
+    this.#events.retire?.({ id: slot.serial, reason });
     this.#shut(slot);
   }
 
   /** Closes a connection that cannot be trusted. */
   #discard(slot: Slot<C>, reason: unknown): void {
     this.#counters.discarded++;
-    this.#events.discard?.(reason);
+    this.#events.discard?.({ id: slot.serial, reason });
     this.#shut(slot);
     this.#openWhatIsNeeded();
   }
@@ -626,6 +554,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #shut(slot: Slot<C>): void {
     if (slot.state === "idle") this.#leaveIdle(slot);
     this.#background.clear(slot.lifeDeadline);
+    this.#background.clear(slot.checkDeadline);
     this.#move(slot, "closing");
     const closed = (): void => {
       if (slot.state !== "closing") return;
@@ -665,7 +594,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const slot = new Slot<C>(this);
     this.#slots.add(slot);
     this.#opening++;
-    if (this.#failuresInARow === 0) this.#failingSinceMs = this.#clock.now();
+    slot.connectSinceMs = this.#clock.now();
+    if (this.#failuresInARow === 0) this.#failingSinceMs = slot.connectSinceMs;
     const done = (error: unknown, connection?: C): void => {
       if (slot.state === "opening" && connection !== undefined) {
         this.#connected(slot, connection);
@@ -682,7 +612,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       done(error);
     }
     if (slot.state !== "opening") return;
-    const dueMs = this.#clock.now() + this.#config.timeoutMs;
+    const dueMs = slot.connectSinceMs + this.#config.timeoutMs;
     this.#background.set(slot.connectDeadline, dueMs);
   }
 
@@ -693,11 +623,15 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#failuresInARow = 0;
     this.#delaysMs = [];
     this.#move(slot, "checking");
-    if (this.#watchesIdle) slot.idleSinceMs = this.#clock.now();
+    const nowMs = this.#clock.now();
+    const connectMs = nowMs - slot.connectSinceMs;
+    this.#connects.record(connectMs);
+    this.#events.connect?.({ id: slot.serial, connectMs });
+    slot.idleSinceMs = nowMs;
     const { maxLifetimeMs } = this.#config;
     if (maxLifetimeMs > 0 && !this.#driver.isSingleton) {
       const lifeMs = maxLifetimeMs * (1 - LIFETIME_JITTER * this.#random());
-      this.#background.set(slot.lifeDeadline, this.#clock.now() + lifeMs);
+      this.#background.set(slot.lifeDeadline, nowMs + lifeMs);
     }
     this.#offer(slot);
     this.#openWhatIsNeeded();
@@ -710,6 +644,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#counters.connectFailures++;
     this.#lastConnectError = error;
     const failures = ++this.#failuresInARow;
+    this.#events.connectFail?.({ attempt: failures, error });
     const { retry, probeIntervalMs } = this.#config;
     const isExhausted = !isTransient || failures >= retry.maxAttempts;
     if (isExhausted && (!isTransient || this.#inUse + this.#checking === 0)) {
@@ -788,8 +723,9 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const held = [...this.#slots].filter((slot) =>
       slot.state === "inUse" || slot.state === "checking"
     );
-    this.#forced += held.length;
-    for (const slot of held) this.#retire(slot);
+    this.#forcedCount = held.length;
+    this.#forced = this.#holders();
+    for (const slot of held) this.#retire(slot, "close");
     if (this.#report !== undefined) return;
     if (held.length > 0) {
       const dueMs = this.#clock.now() + CLOSE_GRACE_MS;
@@ -805,9 +741,14 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   }
 
   #reportClose(): void {
-    this.#report = { forced: this.#forced, unfinished: this.#closing };
+    this.#report = {
+      forced: this.#forcedCount,
+      unfinished: this.#closing,
+      holders: this.#forced,
+    };
     this.#foreground.clearAll();
     this.#background.clearAll();
+    this.#events.close?.(this.#report);
     for (const done of this.#closed.splice(0)) done(this.#report);
   }
 }

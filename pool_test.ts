@@ -26,7 +26,7 @@ import {
   TooManyWaitersError,
 } from "./errors.ts";
 import { ConnectionPool } from "./pool.ts";
-import type { PoolEvents } from "./pool_core.ts";
+import type { PoolEvents } from "./pool_report.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
 import type { RetryNotice } from "./retry.ts";
 import { SqliteDriver } from "./sqlite.ts";
@@ -400,7 +400,7 @@ Deno.test(
     for (const [i, closeByHand] of ways.entries()) {
       const reasons: unknown[] = [];
       const pool = new ConnectionPool({ database: folder.file(`${i}.db`) }, {
-        events: { discard: (reason) => reasons.push(reason) },
+        events: { discard: ({ reason }) => reasons.push(reason) },
       });
       const broken = await pool.acquire();
       await closeByHand(broken);
@@ -1085,7 +1085,7 @@ Deno.test(
     assertEquals(report, "closing");
     for (const connection of held) connection.release();
     await closing;
-    assertEquals(report, { forced: 0, unfinished: 0 });
+    assertEquals(report, { forced: 0, unfinished: 0, holders: [] });
     assertEquals(driver.connections.map((c) => c.calls.close), [1, 1]);
     const { open, idle, inUse, waiting: left, opening, checking } = pool
       .stats();
@@ -1098,7 +1098,7 @@ Deno.test(
       0,
     ]);
     assertEquals(clock.pending, 0);
-    assertEquals(await pool.close(), { forced: 0, unfinished: 0 });
+    assertEquals(await pool.close(), { forced: 0, unfinished: 0, holders: [] });
   },
 );
 
@@ -1113,7 +1113,7 @@ Deno.test(
     const connection = raw(held);
     const closing = pool.close({ timeoutMs: 250 });
     await clock.advanceAsync(250);
-    assertEquals(await closing, { forced: 1, unfinished: 0 });
+    assertEquals(await closing, { forced: 1, unfinished: 0, holders: [] });
     assertEquals(connection.calls.close, 1);
     await assertRejects(
       () => held.query("SELECT 1"),
@@ -1134,7 +1134,7 @@ Deno.test("close() does not hang on a connection whose own close hangs", {
   held.release();
   const closing = pool.close({ timeoutMs: 100 });
   await clock.advanceAsync(100);
-  assertEquals(await closing, { forced: 0, unfinished: 1 });
+  assertEquals(await closing, { forced: 0, unfinished: 1, holders: [] });
   assertEquals(clock.pending, 0);
 });
 

@@ -11,7 +11,7 @@ import type {
   SqlParameters,
 } from "./driver.ts";
 import { PoolClosedError, ReleaseError } from "./errors.ts";
-import type { Slot } from "./pool_core.ts";
+import type { Slot } from "./slot.ts";
 
 /** Where a loan goes back to. */
 export interface Lender {

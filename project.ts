@@ -16,7 +16,7 @@ import {
 } from "./config.ts";
 import settings from "./deno.json" with { type: "json" };
 import { ConfigError, messageOf } from "./errors.ts";
-import type { PoolEvents } from "./pool_core.ts";
+import type { PoolEvents } from "./pool_report.ts";
 import { describeRetry } from "./retry.ts";
 import { run, type RunOptions } from "./workload.ts";
 

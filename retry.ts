@@ -144,6 +144,8 @@ export class RetryBudget {
   #tokens: number;
 
   /**
+   * Makes a full bucket.
+   *
    * @param options.ratio retries for each call in the long run. Default: 0.1.
    * @param options.capacity retries that may come in a burst. Default: 10, so
    * that a client with few calls can retry at all.

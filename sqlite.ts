@@ -108,6 +108,10 @@ export class SqliteDriver implements Driver<SqliteConnection> {
     );
   }
 
+  isConflict(error: unknown): boolean {
+    return error instanceof LockTimeoutError;
+  }
+
   /** How long to leave a locked database alone, in milliseconds. */
   pollDelayMs(attempt: number): number {
     return backoffDelayMs(LOCK_POLLING, attempt, this.random);

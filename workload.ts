@@ -9,7 +9,7 @@ import { messageOf } from "./errors.ts";
 import { type Health, healthCheck } from "./health.ts";
 import { readLabels } from "./labels.ts";
 import { ConnectionPool } from "./pool.ts";
-import type { PoolEvents, PoolStats } from "./pool_core.ts";
+import type { PoolEvents, PoolStats } from "./pool_report.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
 import { WholeFile } from "./whole_file.ts";
 

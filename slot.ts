@@ -1,0 +1,105 @@
+/**
+ * A place in the pool, and a request for one.
+ *
+ * @module
+ */
+
+import { Deadline, type DeadlineItem } from "./deadlines.ts";
+import type { Resource } from "./driver.ts";
+import type { RetireReason } from "./pool_report.ts";
+
+/**
+ * Where a connection is: in exactly one place at a time.
+ *
+ * opening → idle ⇄ in use, with checking between any two of the latter, and
+ * from everywhere → closing → closed.
+ */
+export type SlotState =
+  | "opening"
+  | "idle"
+  | "inUse"
+  | "checking"
+  | "closing"
+  | "closed";
+
+/** A place in the pool, and the connection that stands there. */
+export class Slot<C extends Resource> {
+  state: SlotState = "opening";
+  /** The connection, from the moment it is open. */
+  connection!: C;
+  /** How often it was handed out. */
+  uses = 0;
+  /** Why it is to be closed as soon as it comes back, if it is. */
+  retirement: RetireReason | undefined;
+  /** The order in which connections were opened. */
+  serial = 0;
+  /** When it last came back; kept only where a setting needs it. */
+  idleSinceMs = 0;
+  /** When it was handed out; kept only where a setting needs it. */
+  heldSinceMs = 0;
+  /** Whether it is checked in the midst of its rest, for nobody. */
+  wasResting = false;
+  /** When it was last known to work; kept only where a setting needs it. */
+  provenMs = 0;
+  /** When it began to connect, in the milliseconds of the clock. */
+  connectSinceMs = 0;
+  /** Ends its connect, its check, its life, or its idleness. */
+  readonly connectDeadline: Deadline;
+  readonly checkDeadline: Deadline;
+  readonly lifeDeadline: Deadline;
+  readonly idleDeadline: Deadline;
+  /** Made once for each slot, as a release must not allocate. */
+  readonly afterReset: (error?: unknown) => void;
+  readonly afterPing: (error?: unknown) => void;
+  /** Gives up the connect under way. */
+  cancelConnect: (() => void) | undefined;
+
+  constructor(core: SlotOwner<C>) {
+    this.connectDeadline = new Deadline(() => core.connectExpired(this));
+    this.checkDeadline = new Deadline(() => core.checkExpired(this));
+    this.lifeDeadline = new Deadline(() => core.lifeExpired(this));
+    this.idleDeadline = new Deadline(() => core.idleExpired(this));
+    this.afterReset = (error) => core.resetDone(this, error);
+    this.afterPing = (error) => core.pingDone(this, error);
+  }
+}
+
+/** Who decides what becomes of a slot. */
+export interface SlotOwner<C extends Resource> {
+  connectExpired(slot: Slot<C>): void;
+  checkExpired(slot: Slot<C>): void;
+  lifeExpired(slot: Slot<C>): void;
+  idleExpired(slot: Slot<C>): void;
+  resetDone(slot: Slot<C>, error: unknown): void;
+  pingDone(slot: Slot<C>, error: unknown): void;
+}
+
+/** Where a request stands in line. */
+export interface WaiterQueue<C extends Resource> {
+  /** Answers a request whose time is up. */
+  timeOut(waiter: Waiter<C>): void;
+  /** Takes a request back, and says whether it was still unanswered. */
+  abandon(waiter: Waiter<C>): boolean;
+}
+
+/** A request for a connection that could not be served at once. */
+export abstract class Waiter<C extends Resource> implements DeadlineItem {
+  dueMs = 0;
+  sequence = 0;
+  position = -1;
+  next: Waiter<C> | undefined;
+  previous: Waiter<C> | undefined;
+  isQueued = false;
+  sinceMs = 0;
+  timeoutMs = 0;
+  queue: WaiterQueue<C> | undefined;
+
+  /** Called once, when a connection is handed over. */
+  abstract served(slot: Slot<C>): void;
+  /** Called once, when there will be none. */
+  abstract failed(error: Error): void;
+
+  onDue(): void {
+    this.queue?.timeOut(this);
+  }
+}
