@@ -97,10 +97,10 @@ export interface ConnectionOptions {
   readonly measureUse?: boolean;
   /**
    * Whether an acquire fails at once when it could never be served, since every
-   * connection is held by a task that waits for another one itself. Default:
-   * false. It follows each task through `AsyncLocalStorage`, and takes a
-   * connection for held by the task that acquired it, also where that task has
-   * passed it on.
+   * connection is held by a function lent to by `use` or `transaction` that
+   * waits for another one itself. Default: false. It follows each task through
+   * `AsyncLocalStorage`, and a task that such a function began and does not
+   * wait for counts as part of it.
    */
   readonly detectNestedAcquire?: boolean;
   /** How failed connects are repeated. Default: three attempts, full jitter. */

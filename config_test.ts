@@ -50,6 +50,8 @@ Deno.test({
       maxUses: 0,
       keepaliveMs: 0,
       leakDetectionMs: 0,
+      measureUse: false,
+      detectNestedAcquire: false,
       validate: "release",
       validationBypassMs: 500,
       retry: {
@@ -97,6 +99,8 @@ Deno.test({
       maxUses: 7,
       keepaliveMs: 8,
       leakDetectionMs: 9,
+      measureUse: true,
+      detectNestedAcquire: true,
       validate: "both",
       validationBypassMs: 0,
       retry: {
@@ -112,7 +116,8 @@ Deno.test({
   },
 });
 
-const NEVER_RIGHT = [-1, NaN, Infinity, -Infinity, "5", "", null, {}, [], true];
+const NO_NUMBER = ["5", "", null, {}, []];
+const NEVER_RIGHT = [-1, NaN, Infinity, -Infinity, ...NO_NUMBER, true];
 
 const WRONG: Record<string, readonly unknown[]> = {
   database: [0, 5, null, {}, [], true, "", " "],
@@ -129,6 +134,8 @@ const WRONG: Record<string, readonly unknown[]> = {
   maxUses: [...NEVER_RIGHT, 1.5],
   keepaliveMs: [...NEVER_RIGHT, 2 ** 31],
   leakDetectionMs: [...NEVER_RIGHT, 2 ** 31],
+  measureUse: [...NO_NUMBER, 0, 1, "true"],
+  detectNestedAcquire: [...NO_NUMBER, 0, 1, "true"],
   validate: [...NEVER_RIGHT, 0, 1.5, "Release", "always"],
   validationBypassMs: [...NEVER_RIGHT, 2 ** 31],
   retry: [0, -1, 1.5, NaN, "5", null, [], true],

@@ -7,52 +7,49 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Connection } from "./driver.ts";
-import type { Slot } from "./slot.ts";
+import type { PooledConnection } from "./pooled_connection.ts";
+import type { Waiter } from "./slot.ts";
 
-/** What a task has acquired, and what the task that began it has. */
-export interface TaskLoan {
-  readonly outer: TaskLoan | undefined;
-  slot: Slot<Connection> | undefined;
-  /** Tells this loan of the slot from a later one. */
-  use: number;
+/** A task that holds a connection, inside another one that perhaps does too. */
+interface HoldingTask {
+  readonly connection: PooledConnection;
+  readonly outer: HoldingTask | undefined;
 }
 
-/** Follows which task holds what, and who of them waits. */
+/**
+ * Follows which task holds what, and who of them waits.
+ *
+ * A task is what a function does that was lent a connection by `use` or
+ * `transaction`. One that merely called `acquire` cannot be told from its
+ * caller, who may well go on and give connections back; so it never counts as
+ * stuck, and at worst times out.
+ */
 export class NestingDetector {
-  readonly #tasks = new AsyncLocalStorage<TaskLoan>();
-  readonly #waiting = new Set<TaskLoan>();
+  readonly #tasks = new AsyncLocalStorage<HoldingTask>();
+  readonly #waiting = new Map<Waiter<Connection>, HoldingTask>();
 
-  /** Notes that the task now running acquires a connection. */
-  begin(): TaskLoan {
-    const loan: TaskLoan = {
-      outer: this.#tasks.getStore(),
-      slot: undefined,
-      use: 0,
-    };
-    // What the task does from here on happens inside this loan.
-    this.#tasks.enterWith(loan);
-    return loan;
+  /** Runs `fn` as a task that holds `connection`. */
+  run<T>(connection: PooledConnection, fn: () => T): T {
+    return this.#tasks.run({ connection, outer: this.#tasks.getStore() }, fn);
   }
 
-  /** Notes that the acquire has to wait. */
-  wait(loan: TaskLoan): void {
-    this.#waiting.add(loan);
-  }
-
-  /** Notes that the acquire was answered, with a connection or without. */
-  answer(loan: TaskLoan, slot?: Slot<Connection>): void {
-    this.#waiting.delete(loan);
-    loan.slot = slot;
-    loan.use = slot?.uses ?? 0;
+  /** Notes that the task now running waits. */
+  wait(waiter: Waiter<Connection>): void {
+    const task = this.#tasks.getStore();
+    if (task !== undefined) this.#waiting.set(waiter, task);
   }
 
   /** How many connections are held by tasks that wait. */
   countBlocked(): number {
-    const blocked = new Set<Slot<Connection>>();
-    for (const waiting of this.#waiting) {
-      for (let loan = waiting.outer; loan !== undefined; loan = loan.outer) {
-        const { slot, use } = loan;
-        if (slot?.state === "inUse" && slot.uses === use) blocked.add(slot);
+    const blocked = new Set<PooledConnection>();
+    for (const [waiter, waiting] of this.#waiting) {
+      if (!waiter.isQueued) {
+        this.#waiting.delete(waiter);
+        continue;
+      }
+      let task: HoldingTask | undefined = waiting;
+      for (; task !== undefined; task = task.outer) {
+        if (!task.connection.isReleased) blocked.add(task.connection);
       }
     }
     return blocked.size;

@@ -14,7 +14,7 @@ import {
 import type { Connection, Driver } from "./driver.ts";
 import { ConfigError, NestedAcquireError, ReleaseError } from "./errors.ts";
 import { LeakDetector, stackAbove } from "./leaks.ts";
-import { NestingDetector, type TaskLoan } from "./nesting.ts";
+import { NestingDetector } from "./nesting.ts";
 import { PoolCore } from "./pool_core.ts";
 import {
   type CloseReport,
@@ -74,28 +74,25 @@ export interface CloseOptions {
 const CLOSE_TIMEOUT_MS = 5000;
 
 class PromisedWaiter extends Waiter<Connection> {
-  readonly #lend: (slot: Slot<Connection>) => PooledConnection;
-  readonly #resolve: (connection: PooledConnection) => void;
+  readonly #lend: (slot: Slot<Connection>) => void;
   readonly #reject: (reason: unknown) => void;
   readonly #signal: AbortSignal | undefined;
 
   constructor(
-    lend: (slot: Slot<Connection>) => PooledConnection,
-    signal: AbortSignal | undefined,
-    resolve: (connection: PooledConnection) => void,
+    lend: (slot: Slot<Connection>) => void,
     reject: (reason: unknown) => void,
+    signal: AbortSignal | undefined,
   ) {
     super();
     this.#lend = lend;
-    this.#signal = signal;
-    this.#resolve = resolve;
     this.#reject = reject;
+    this.#signal = signal;
     signal?.addEventListener("abort", this.#abort);
   }
 
   served(slot: Slot<Connection>): void {
     this.#signal?.removeEventListener("abort", this.#abort);
-    this.#resolve(this.#lend(slot));
+    this.#lend(slot);
   }
 
   failed(error: unknown): void {
@@ -130,8 +127,6 @@ export class ConnectionPool {
   readonly #budget: RetryBudget;
   readonly #leaks: LeakDetector | undefined;
   readonly #nesting: NestingDetector | undefined;
-  /** Whether a loan is more than its connection: the way beside the fast one. */
-  readonly #isTraced: boolean;
 
   /**
    * Makes a pool. Nothing is opened before somebody asks, `minIdle` excepted.
@@ -158,7 +153,6 @@ export class ConnectionPool {
       });
     }
     if (detectNestedAcquire) this.#nesting = new NestingDetector();
-    this.#isTraced = leakDetectionMs > 0 || detectNestedAcquire;
     this.#core = new PoolCore(this.config, {
       driver: this.#driver,
       clock,
@@ -180,73 +174,36 @@ export class ConnectionPool {
    * @throws the reason of the signal when it is aborted.
    */
   acquire(options?: AcquireOptions): Promise<PooledConnection> {
-    if (options?.signal?.aborted) return Promise.reject(options.signal.reason);
-    if (this.#isTraced) {
-      return this.#acquireTraced(options, stackAbove(this.acquire));
-    }
+    const signal = options?.signal;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const stack = this.#leaks && stackAbove(this.acquire);
     const slot = this.#core.take();
-    return slot === undefined
-      ? this.#wait(options, this.#lend)
-      : Promise.resolve(new PooledConnection(this, slot));
-  }
-
-  readonly #lend = (slot: Slot<Connection>): PooledConnection =>
-    new PooledConnection(this, slot);
-
-  #wait(
-    options: AcquireOptions | undefined,
-    lend: (slot: Slot<Connection>) => PooledConnection,
-    onQueued?: (waiter: PromisedWaiter) => void,
-  ): Promise<PooledConnection> {
+    if (slot !== undefined) return Promise.resolve(this.#lend(slot, stack));
     const timeoutMs = options?.timeoutMs ?? this.config.acquireTimeoutMs;
     return new Promise((resolve, reject) => {
       checkNumber("timeoutMs", timeoutMs, { integer: false });
-      const waiter = new PromisedWaiter(lend, options?.signal, resolve, reject);
+      const lend = (slot: Slot<Connection>): void =>
+        resolve(this.#lend(slot, stack));
+      const waiter = new PromisedWaiter(lend, reject, signal);
       this.#core.enqueue(waiter, timeoutMs);
-      if (waiter.isQueued) onQueued?.(waiter);
+      if (waiter.isQueued && this.#nesting) {
+        this.#failIfHopeless(waiter, this.#nesting);
+      }
     });
   }
 
-  /** The same for a pool that watches its loans. */
-  #acquireTraced(
-    options: AcquireOptions | undefined,
-    stack: string,
-  ): Promise<PooledConnection> {
-    const task = this.#nesting?.begin();
-    const slot = this.#core.take();
-    if (slot !== undefined) {
-      return Promise.resolve(this.#lendTraced(slot, stack, task));
-    }
-    const acquired = this.#wait(
-      options,
-      (slot) => this.#lendTraced(slot, stack, task),
-      (waiter) => this.#failIfHopeless(waiter, task),
-    );
-    if (task === undefined) return acquired;
-    return acquired.catch((error) => {
-      this.#nesting?.answer(task);
-      throw error;
-    });
-  }
-
-  #lendTraced(
-    slot: Slot<Connection>,
-    stack: string,
-    task: TaskLoan | undefined,
-  ): PooledConnection {
+  #lend(slot: Slot<Connection>, stack: string | undefined): PooledConnection {
     const connection = new PooledConnection(this, slot);
-    if (task !== undefined) this.#nesting?.answer(task, slot);
-    this.#leaks?.begin(connection, slot, stack);
+    if (stack !== undefined) this.#leaks?.begin(connection, slot, stack);
     return connection;
   }
 
-  #failIfHopeless(waiter: PromisedWaiter, task: TaskLoan | undefined): void {
-    if (this.#nesting === undefined || task === undefined) return;
-    this.#nesting.wait(task);
+  #failIfHopeless(waiter: PromisedWaiter, nesting: NestingDetector): void {
+    nesting.wait(waiter);
     const state = this.#core.state();
-    // Who is not blocked will give its connection back, and somebody goes on.
+    // A holder that is not blocked gives its connection back, and all go on.
     const isHopeless = state.inUse === state.limit &&
-      this.#nesting.countBlocked() === state.inUse;
+      nesting.countBlocked() === state.inUse;
     if (isHopeless && this.#core.abandon(waiter)) {
       waiter.failed(new NestedAcquireError(state));
     }
@@ -258,9 +215,7 @@ export class ConnectionPool {
     this.#core.tryTake(waiter);
     const { slot } = waiter;
     if (slot === undefined) return undefined;
-    if (!this.#isTraced) return this.#lend(slot);
-    const stack = stackAbove(this.tryAcquire);
-    return this.#lendTraced(slot, stack, this.#nesting?.begin());
+    return this.#lend(slot, this.#leaks && stackAbove(this.tryAcquire));
   }
 
   /**
@@ -289,7 +244,8 @@ export class ConnectionPool {
     options?: AcquireOptions,
   ): Promise<T> {
     using connection = await this.acquire(options);
-    return await fn(connection);
+    const call = (): T | Promise<T> => fn(connection);
+    return await (this.#nesting ? this.#nesting.run(connection, call) : call());
   }
 
   /**
@@ -304,10 +260,8 @@ export class ConnectionPool {
     fn: (connection: PooledConnection) => T | Promise<T>,
     options: TransactionOptions = {},
   ): Promise<T> {
-    const once = async (): Promise<T> => {
-      using connection = await this.acquire(options);
-      return await connection.transaction(fn);
-    };
+    const once = (): Promise<T> =>
+      this.use((connection) => connection.transaction(fn), options);
     if (options.retry === undefined) return await once();
     return await retry(once, options.retry, {
       ...(options.signal && { signal: options.signal }),

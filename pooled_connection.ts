@@ -67,6 +67,11 @@ export class PooledConnection {
     return slot.connection;
   }
 
+  /** Whether it was given back. */
+  get isReleased(): boolean {
+    return this.#slot === undefined;
+  }
+
   /** The driver's own object, for what this class does not offer. */
   get raw(): unknown {
     return this.#connection.raw;

@@ -14,8 +14,10 @@ import {
   type Jitter,
   JITTERS,
   retry,
+  RetryBudget,
   type RetryNotice,
   type RetryPolicy,
+  retryPolicy,
 } from "./retry.ts";
 import { settled, VirtualClock } from "./virtual_clock.ts";
 
@@ -219,24 +221,20 @@ Deno.test({
     for (const policy of policies) {
       const clock = new VirtualClock();
       let calls = 0;
-      const outcome = assertRejects(
-        () =>
-          retry(
-            () => {
-              // Not retried, and so the way out of a loop without end.
-              if (++calls > 10) throw new RangeError("no bound");
-              throw new Error("no");
-            },
-            policy as RetryPolicy,
-            {
-              clock,
-              isTransient: (error) => !(error instanceof RangeError),
-            },
-          ),
-        RetryError,
-      );
+      const outcome = retry(
+        () => {
+          // Not retried, and so the way out of a loop without end.
+          if (++calls > 10) throw new RangeError("no bound");
+          throw new Error("no");
+        },
+        policy as RetryPolicy,
+        {
+          clock,
+          isTransient: (error) => !(error instanceof RangeError),
+        },
+      ).catch((error) => error);
       await clock.advanceAsync(1e6);
-      await outcome;
+      assertInstanceOf(await outcome, RetryError);
       assertEquals(calls, DEFAULT_RETRY_POLICY.maxAttempts);
     }
   },
@@ -403,5 +401,127 @@ Deno.test({
       describeRetry("Cannot open x", notice),
       "Cannot open x: attempt 2 of 3 failed (no answer), trying again in 20 ms",
     );
+  },
+});
+
+Deno.test({
+  name: "retryPolicy() gives the usual policies by name, each a complete one",
+  permissions,
+  fn() {
+    const half = (policy: RetryPolicy): number[] => delays(policy, 0.5, 3);
+    assertEquals(half(retryPolicy("none")), [0, 0, 0]);
+    assertEquals(half(retryPolicy("fixed")), [10, 10, 10]);
+    assertEquals(half(retryPolicy("exponential")), [10, 20, 40]);
+    assertEquals(half(retryPolicy("full")), [5, 10, 20]);
+    assertEquals(half(retryPolicy("equal")), [7.5, 15, 30]);
+    assertEquals(retryPolicy("decorrelated").jitter, "decorrelated");
+    assertEquals(
+      retryPolicy("fixed", { baseDelayMs: 7, maxAttempts: 9 }),
+      {
+        maxAttempts: 9,
+        baseDelayMs: 7,
+        factor: 1,
+        maxDelayMs: 5000,
+        jitter: "none",
+      },
+    );
+  },
+});
+
+Deno.test({
+  name: "retry() begins no wait that would end after timeoutMs",
+  permissions,
+  async fn() {
+    // The waits are 10, 20 and 40 ms, and the third would end at 70.
+    for (const [timeoutMs, attempts] of [[70, 4], [69, 3], [10, 2], [0, 1]]) {
+      const clock = new VirtualClock();
+      const { fn } = failing(clock, Infinity);
+      const outcome = retry(fn, STEADY, { clock, timeoutMs: timeoutMs ?? 0 })
+        .catch((error) => error);
+      await clock.advanceAsync(1000);
+      const error = await outcome;
+      assertInstanceOf(error, RetryError);
+      assertEquals(error.attempts, attempts);
+      assert(error.elapsedMs <= (timeoutMs ?? 0));
+    }
+  },
+});
+
+Deno.test({
+  name:
+    "retry() gives each attempt its time, then a signal and another attempt",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const signals: AbortSignal[] = [];
+    const result = retry(
+      (attempt, signal) => {
+        signals.push(signal);
+        // The first two never answer.
+        return attempt < 3 ? new Promise<string>(() => {}) : "done";
+      },
+      STEADY,
+      { clock, attemptTimeoutMs: 100 },
+    );
+    await clock.advanceAsync(229);
+    assertEquals(signals.map((signal) => signal.aborted), [true, true]);
+    assertEquals(signals[0]?.reason.name, "TimeoutError");
+    await clock.advanceAsync(1);
+    assertEquals(await result, "done");
+    assertEquals(signals[2]?.aborted, false);
+    assertEquals(clock.pending, 0);
+  },
+});
+
+Deno.test({
+  name: "retry() aborts the signal of the attempt under way when it is aborted",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    let given: AbortSignal | undefined;
+    const outcome = assertRejects(() =>
+      retry(
+        (_, signal) => {
+          given = signal;
+          return new Promise<void>(() => {});
+        },
+        STEADY,
+        { clock, signal: controller.signal, attemptTimeoutMs: 1000 },
+      )
+    );
+    await settled();
+    controller.abort(reason);
+    assertStrictEquals(await outcome, reason);
+    assertStrictEquals(given?.reason, reason);
+    assertEquals(clock.pending, 0);
+  },
+});
+
+Deno.test({
+  name: "RetryBudget lets through a burst, then a fraction of the calls",
+  permissions,
+  async fn() {
+    const clock = new VirtualClock();
+    const budget = new RetryBudget({ ratio: 0.5, capacity: 3 });
+    const attempts: number[] = [];
+    for (let call = 0; call < 20; call++) {
+      const outcome = retry(() => Promise.reject(new Error("down")), STEADY, {
+        clock,
+        budget,
+      }).catch((error) => error);
+      await clock.advanceAsync(1000);
+      const error = await outcome;
+      assertInstanceOf(error, RetryError);
+      assertEquals(error.cause instanceof Error && error.cause.message, "down");
+      attempts.push(error.attempts);
+    }
+    const retries = attempts.map((count) => count - 1);
+    assertEquals(retries.slice(0, 2), [3, 0]);
+    assertEquals(retries.reduce((sum, count) => sum + count), 3 + 9);
+    // While all is well it fills up again, to its brim and no further.
+    for (let call = 0; call < 20; call++) await retry(() => 1, {}, { budget });
+    assertEquals(budget.available, 3);
   },
 });
