@@ -90,7 +90,7 @@ const FLAGS: readonly Flag[] = [
     name: "max-attempts",
     value: "N",
     field: "retry.maxAttempts",
-    help: ["How often to try to open the database, at least 1 (3)"],
+    help: ["How often to try to open the database (3)"],
   },
   {
     name: "log-level",
@@ -156,13 +156,12 @@ function parse(args: readonly string[]): Invocation {
   );
   const parsed: Record<string, unknown> & { _: (string | number)[] } =
     parseArgs(
-      joinValues(args),
+      tidy(args),
       {
         string: ["_", ...names],
         boolean: plain.map((flag) => flag.name),
         collect: names,
         alias,
-        unknown: (arg, key) => key === undefined ? undefined : refuseFlag(arg),
       },
     );
   const [command = "run", ...rest] = parsed._.map(String);
@@ -204,17 +203,21 @@ function example(name: string): string {
 
 // `parseArgs` takes whatever begins with a dash for a flag, be it -1 or the -
 // of standard input, and an empty value for a word of its own.
-function joinValues(args: readonly string[]): string[] {
-  const flags = new Set(
-    FLAGS.flatMap(({ name, letter, value }) =>
-      value ? [`--${name}`, ...(letter ? [`-${letter}`] : [])] : []
-    ),
-  );
+function tidy(args: readonly string[]): string[] {
+  const spell = ({ name, letter }: Flag): string[] =>
+    letter ? [`--${name}`, `-${letter}`] : [`--${name}`];
+  const spellings = new Set(FLAGS.flatMap(spell));
+  const valued = new Set(FLAGS.filter(({ value }) => value).flatMap(spell));
   const joined: string[] = [];
   for (let i = 0; i < args.length; i++) {
     const arg = args[i] as string;
+    if (arg === "--") return [...joined, ...args.slice(i)];
+    // `parseArgs` knows more spellings than the help, such as --no-db.
+    if (/^-./.test(arg) && !spellings.has(arg.replace(/=.*/s, ""))) {
+      refuseFlag(arg);
+    }
     const next = args[i + 1];
-    if (flags.has(arg) && next !== undefined && /^($|-$|-\.?\d)/.test(next)) {
+    if (valued.has(arg) && next !== undefined && /^($|-$|-\.?\d)/.test(next)) {
       joined.push(`${arg}=${next}`);
       i++;
     } else joined.push(arg);
@@ -269,18 +272,16 @@ function configure(values: ReadonlyMap<string, string>): ConnectionConfig {
     timeoutMs: duration("timeout"),
     retry,
   };
-  try {
-    // An option that is undefined counts as left out.
-    return new ConnectionConfig(given as ConnectionOptions);
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    throw new UsageError(
-      error.problems.map(({ field, rule, value }) => {
-        const flag = FLAGS.find((flag) => flag.field === field);
-        return `--${flag?.name ?? field} ${rule}: current value is ${value}`;
-      }).join("; "),
-    );
-  }
+  // An option that is undefined counts as left out.
+  return new ConnectionConfig(given as ConnectionOptions);
+}
+
+/** What is wrong with the settings, in terms of the flags that gave them. */
+function describeProblems({ problems }: ConfigError): string {
+  return problems.map(({ field, rule, value }) => {
+    const flag = FLAGS.find((flag) => flag.field === field);
+    return `--${flag?.name ?? field} ${rule}: current value is ${value}`;
+  }).join("; ");
 }
 
 /** Lines on standard error, from a level on. */
@@ -406,6 +407,7 @@ async function runCommand(
   try {
     const { rows_inserted: rows } = await run(options);
     const where = output === "-" ? "" : `; summary written to ${output}`;
+    if (signal.aborted) log.say("warn", "Interrupted when the work was done");
     log.say(
       "info",
       `${rows} ${
@@ -436,16 +438,19 @@ async function main(args: readonly string[]): Promise<number> {
     if (switches.has("help")) await print(help());
     else if (switches.has("version")) await print(versions());
     else await runCommand(values, interruption.signal);
-    return 0;
+    return interruption.signal.aborted ? exitCode : 0;
   } catch (error) {
-    if (interruption.signal.aborted) {
+    if (interruption.signal.aborted && error === interruption.signal.reason) {
       log.say("error", "Interrupted: nothing was changed");
       return exitCode;
     }
     // Whoever reads standard output, such as `head`, has seen enough.
     if (error instanceof Deno.errors.BrokenPipe) return 0;
-    const isUsage = error instanceof UsageError;
-    const text = hidePassword(messageOf(error));
+    const isConfig = error instanceof ConfigError;
+    const isUsage = isConfig || error instanceof UsageError;
+    const text = hidePassword(
+      isConfig ? describeProblems(error) : messageOf(error),
+    );
     log.say("error", `Error: ${text}${isUsage ? " (see --help)" : ""}`);
     return isUsage ? EXIT_USAGE : EXIT_FAILED;
   } finally {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { basename, dirname, join } from "@std/path";
+import { dirname, join, resolve } from "@std/path";
 
 /**
  * Collects what is written in a temporary file, which takes the place of its
@@ -23,23 +23,16 @@ export class WholeFile implements AsyncDisposable {
   #isInPlace = false;
 
   private constructor(
-    target: string | undefined,
+    file: Deno.FsFile,
     temporary: string,
-    { isCopied = false, mode = 0o666, madeFolders = [] as readonly string[] } =
-      {},
+    target?: string,
+    { isCopied = false, madeFolders = [] as readonly string[] } = {},
   ) {
+    this.#file = file;
+    this.#temporary = temporary;
     this.#target = target;
     this.#isCopied = isCopied;
-    this.#temporary = temporary;
     this.#madeFolders = madeFolders;
-    const create = target === undefined || isCopied
-      ? {}
-      : { createNew: true, mode };
-    this.#file = Deno.openSync(temporary, {
-      read: true,
-      write: true,
-      ...create,
-    });
   }
 
   /**
@@ -49,29 +42,30 @@ export class WholeFile implements AsyncDisposable {
    * @throws whatever the file system says, and `IsADirectory` for a folder.
    */
   static async create(path?: string): Promise<WholeFile> {
-    if (path === undefined) {
-      return new WholeFile(path, await Deno.makeTempFile());
-    }
-    const present = await statIfPresent(path);
+    const present = path === undefined ? undefined : await statIfPresent(path);
     if (present?.isDirectory) {
       throw new Deno.errors.IsADirectory("it is a folder; name a file");
     }
-    if (present !== undefined && !present.isFile) {
-      return new WholeFile(path, await Deno.makeTempFile(), { isCopied: true });
+    if (path === undefined || (present !== undefined && !present.isFile)) {
+      const temporary = await Deno.makeTempFile();
+      const file = await Deno.open(temporary, { read: true, write: true });
+      return new WholeFile(file, temporary, path, { isCopied: true });
     }
     if (present !== undefined) {
       // What may not be written to may not be replaced either.
       (await Deno.open(path, { write: true })).close();
     }
-    // A link stays a link; what it points to is replaced.
-    const target = present === undefined ? path : await Deno.realPath(path);
+    // A link stays a link; what it points to is replaced, or made.
+    const target = await followLinks(path);
     const folder = dirname(target);
-    const madeFolders = present === undefined ? await makeFolder(folder) : [];
+    const madeFolders = await makeFolder(folder);
     try {
       // Beside the target, since a rename works within one file system only.
-      const name = `.${basename(target)}.${crypto.randomUUID()}.tmp`;
-      const mode = present?.mode ? present.mode & 0o777 : 0o666;
-      return new WholeFile(target, join(folder, name), { mode, madeFolders });
+      const temporary = join(folder, `.${crypto.randomUUID()}.tmp`);
+      const options = { read: true, write: true, createNew: true };
+      const file = await Deno.open(temporary, options);
+      if (present?.mode) await Deno.chmod(temporary, present.mode & 0o777);
+      return new WholeFile(file, temporary, target, { madeFolders });
     } catch (error) {
       await removeFolders(madeFolders);
       throw error;
@@ -101,16 +95,32 @@ export class WholeFile implements AsyncDisposable {
     this.#isInPlace = true;
   }
 
-  /** Copies all that was written to `stream`, which stays open. */
-  async copyTo(stream: WritableStream<Uint8Array>): Promise<void> {
+  /**
+   * Copies all that was written to `stream`, which stays open. An aborted
+   * `signal` ends that early, and is no error.
+   */
+  async copyTo(
+    stream: WritableStream<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const writer = stream.getWriter();
+    // A reader that takes nothing more would hold a write for ever.
+    const aborted = Promise.withResolvers<void>();
+    const abort = (): void => aborted.resolve();
+    signal?.addEventListener("abort", abort, { once: true });
     try {
       const buffer = new Uint8Array(64 * 1024);
       await this.#file.seek(0, Deno.SeekMode.Start);
-      for (let read; (read = await this.#file.read(buffer)) !== null;) {
-        await writer.write(buffer.slice(0, read));
+      while (!signal?.aborted) {
+        const read = await this.#file.read(buffer);
+        if (read === null) break;
+        await Promise.race([
+          writer.write(buffer.slice(0, read)),
+          aborted.promise,
+        ]);
       }
     } finally {
+      signal?.removeEventListener("abort", abort);
       writer.releaseLock();
     }
   }
@@ -130,6 +140,22 @@ async function statIfPresent(path: string): Promise<Deno.FileInfo | undefined> {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
+}
+
+/** Where a path leads, whether something is there or not. */
+async function followLinks(path: string): Promise<string> {
+  let target = path;
+  // As many as Linux follows; a circle of links was refused by then.
+  for (let links = 0; links < 40; links++) {
+    try {
+      if (!(await Deno.lstat(target)).isSymlink) break;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) break;
+      throw error;
+    }
+    target = resolve(dirname(target), await Deno.readLink(target));
+  }
+  return target;
 }
 
 /** Makes a folder with those above it, and gives the ones made, inmost first. */

@@ -7,7 +7,7 @@
 import { type ConnectionConfig, hidePassword } from "./config.ts";
 import { messageOf } from "./errors.ts";
 import { type Health, healthCheck } from "./health.ts";
-import { readLabels } from "./labels.ts";
+import { LabelError, readLabels } from "./labels.ts";
 import { ConnectionPool } from "./pool.ts";
 import type { PoolEvents, PoolStats } from "./pool_report.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
@@ -16,7 +16,7 @@ import { WholeFile } from "./whole_file.ts";
 /** A row of the table `events`. */
 export interface LabelRow {
   /** Given by the database, rising. */
-  readonly id: number;
+  readonly id: number | bigint;
   /** The text of the line, trimmed. */
   readonly label: string;
 }
@@ -105,6 +105,7 @@ const CREATE = "CREATE TABLE IF NOT EXISTS events " +
   "(id INTEGER PRIMARY KEY, label TEXT NOT NULL)";
 const INSERT = "INSERT INTO events (label) SELECT value FROM json_each(?)";
 const LAST_ID = "SELECT coalesce(max(id), 0) AS id FROM events";
+const ADDED = "SELECT count(*) AS rows, max(id) AS id FROM events WHERE id > ?";
 const SELECT =
   "SELECT id, label FROM events WHERE id > ? AND id <= ? ORDER BY id";
 const SELECT_AS_JSON = "SELECT group_concat(line, ?) AS lines FROM (SELECT " +
@@ -137,7 +138,8 @@ export function runDemoQueries(
 /**
  * The baseline job: reads labels, inserts them in one transaction, and writes
  * the summary. Memory does not grow with the input. If anything fails, the
- * database and the output are as they were.
+ * database and the output are as they were. After the commit nothing is undone
+ * any more: an abort then only ends the echo.
  *
  * @throws {FileError} if the input or the output cannot be used.
  * @throws {LabelError} (of `labels.ts`) if the input is not a text in UTF-8.
@@ -152,7 +154,7 @@ export async function run(options: RunOptions): Promise<RunSummary> {
     await using pool = new ConnectionPool(config, events ? { events } : {});
     const summary = await insertAndWrite(pool, bytes, file, options);
     await file.finish().catch(cannotWrite(output, TOO_LATE));
-    if (echo !== undefined) await file.copyTo(echo);
+    if (echo !== undefined) await file.copyTo(echo, options.signal);
     return summary;
   } finally {
     await bytes.cancel().catch(() => {});
@@ -167,7 +169,8 @@ async function insertAndWrite(
 ): Promise<RunSummary> {
   const write = (text: string): Promise<void> =>
     file.write(text).catch(cannotWrite(output));
-  const labels = batched(readLabels(readable(bytes, input), nameOf(input)));
+  const chunks = readable(bytes, input, signal);
+  const labels = batched(readLabels(chunks, nameOf(input)));
   // The rows are written before the commit, so that a full disk undoes both.
   const rowsInserted = await abortable(pool, signal, async (connection) => {
     const { rows, ids } = await insertLabels(connection, labels, (rows) => {
@@ -222,20 +225,28 @@ async function insertLabels(
   connection: PooledConnection,
   batches: AsyncIterable<string[]>,
   onProgress?: (rows: number) => void,
-): Promise<{ rows: number; ids: number[] }> {
-  const lastId = async (): Promise<number> => {
-    const [row] = await connection.query(LAST_ID);
-    return Number(row?.["id"]);
-  };
+): Promise<{ rows: number; ids: (number | bigint)[] }> {
   await connection.execute(CREATE);
-  const ids = [await lastId()];
+  const [last] = await connection.query<{ id: number | bigint }>(LAST_ID);
+  const ids = [last?.id ?? 0];
   let rows = 0;
   for await (const batch of batches) {
-    const { changes } = await connection.execute(INSERT, [
-      JSON.stringify(batch),
-    ]);
-    rows += changes;
-    ids.push(await lastId());
+    await connection.execute(INSERT, [JSON.stringify(batch)]);
+    const before = ids.at(-1) ?? 0;
+    const [added] = await connection.query<
+      { rows: number; id: number | bigint }
+    >(
+      ADDED,
+      [before],
+    );
+    if (added?.rows !== batch.length) {
+      throw new Error(
+        "Cannot tell the new rows of the table 'events' from others: its column " +
+          "'id' must be an INTEGER PRIMARY KEY with room for more",
+      );
+    }
+    ids.push(added.id);
+    rows += batch.length;
     onProgress?.(rows);
   }
   return { rows, ids };
@@ -245,7 +256,20 @@ async function* inBatches(
   labels: Iterable<string> | AsyncIterable<string>,
 ): AsyncIterableIterator<string[]> {
   yield* batched((async function* () {
-    for await (const label of labels) yield [label];
+    for await (const label of labels) {
+      if (
+        typeof label !== "string" || !label.isWellFormed() ||
+        label.includes("\0")
+      ) {
+        throw new LabelError(
+          `Cannot insert ${
+            JSON.stringify(label)
+          } as a label: it must be a text ` +
+            "without NUL characters and lone surrogates",
+        );
+      }
+      yield [label];
+    }
   })());
 }
 
@@ -328,12 +352,22 @@ function cannotWrite(output: string, note = ""): (error: unknown) => never {
 async function* readable(
   bytes: ReadableStream<Uint8Array>,
   input: string,
+  signal: AbortSignal | undefined,
 ): AsyncIterableIterator<Uint8Array> {
+  const reader = bytes.getReader();
+  // Somebody may be typing; what is under way must not wait for the next line.
+  const cancel = (): void => void reader.cancel().catch(() => {});
+  signal?.addEventListener("abort", cancel, { once: true });
   try {
-    yield* bytes;
+    for (let read; !(read = await reader.read()).done;) yield read.value;
   } catch (error) {
     throw new FileError(`Cannot read '${nameOf(input)}': ${reasonOf(error)}`);
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+    reader.releaseLock();
   }
+  // What was cancelled looks as if it had come to its end.
+  signal?.throwIfAborted();
 }
 
 function reasonOf(error: unknown): string {
