@@ -21,11 +21,11 @@ import {
   TooManyWaitersError,
 } from "./errors.ts";
 import { DurationHistogram } from "./histogram.ts";
-import {
-  type CloseReport,
-  type PoolEvents,
-  type PoolStats,
-  type RetireReason,
+import type {
+  CloseReport,
+  PoolEvents,
+  PoolStats,
+  RetireReason,
 } from "./pool_report.ts";
 import { backoffDelayMs } from "./retry.ts";
 import { Slot, type SlotOwner, type SlotState, type Waiter } from "./slot.ts";
