@@ -174,7 +174,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (this.#waiting > 0) return undefined;
     const idle = this.#idle;
     const slot = idle[idle.length - 1];
-    if (slot === undefined) return undefined;
+    if (slot === undefined || slot.connection.isBroken) return undefined;
     if (this.#checksOnBorrow && !this.#isProven(slot)) return undefined;
     idle.pop();
     this.#hand(slot, 0);
@@ -238,7 +238,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (unwanted !== undefined) return this.#retire(slot, unwanted);
     if (this.#watchesIdle) slot.idleSinceMs = this.#clock.now();
     if (slot.connection.isBroken) {
-      return this.#discard(slot, new Error("The connection is closed"));
+      return this.#discard(slot, brokenError());
     }
     try {
       slot.connection.reset(slot.afterReset);
@@ -509,7 +509,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       if (slot === undefined) return;
       if (this.#watchesIdle) this.#background.clear(slot.idleDeadline);
       this.#move(slot, "checking");
-      if (this.#checksOnBorrow && !this.#isProven(slot)) this.#ping(slot);
+      if (slot.connection.isBroken) this.#discard(slot, brokenError());
+      else if (this.#checksOnBorrow && !this.#isProven(slot)) this.#ping(slot);
       else this.#offer(slot);
     }
   }
@@ -751,4 +752,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#events.close?.(this.#report);
     for (const done of this.#closed.splice(0)) done(this.#report);
   }
+}
+
+function brokenError(): Error {
+  return new Error("The connection was closed or lost");
 }

@@ -326,7 +326,7 @@ Deno.test(
       ...[
         "acquire 1",
         "release 1",
-        "discard 1 Error: The connection is closed",
+        "discard 1 Error: The connection was closed or lost",
       ],
       ...["connectFail", "close"],
     ]);

@@ -47,6 +47,9 @@ const LOCK_POLLING: RetryPolicy = {
 // More than a program of usual size has statements; what is used least goes.
 const MOST_STATEMENTS = 128;
 
+// To look after the file costs several times what a statement does.
+const FILE_CHECK_MS = 100;
+
 /** Opens connections to one SQLite database. */
 export class SqliteDriver implements Driver<SqliteConnection> {
   readonly path: string;
@@ -56,6 +59,9 @@ export class SqliteDriver implements Driver<SqliteConnection> {
   readonly isSingleton: boolean;
   /** The writers of this pool, who wait for one another. */
   readonly writers: WriterQueue;
+  /** Which file was found at the path when last looked for; "" if none. */
+  fileIdentity = "";
+  #fileCheckedMs = -Infinity;
 
   constructor(options: SqliteOptions) {
     this.path = options.path;
@@ -75,6 +81,7 @@ export class SqliteDriver implements Driver<SqliteConnection> {
     } catch (error) {
       return done(this.explain(error));
     }
+    this.checkFile({ isUrgent: true });
     const fail = (error: unknown): void => {
       database.close();
       done(error);
@@ -106,6 +113,25 @@ export class SqliteDriver implements Driver<SqliteConnection> {
     return /unable to open database file|disk I\/O error/.test(
       messageOf(error),
     );
+  }
+
+  /**
+   * Looks which file is at the path, unless it was looked at a moment ago. SQLite
+   * does not: it goes on writing to a file that was deleted or replaced, and
+   * what it writes is lost without a word.
+   */
+  checkFile({ isUrgent = false } = {}): void {
+    if (this.isSingleton) return;
+    const nowMs = this.clock.now();
+    if (!isUrgent && nowMs - this.#fileCheckedMs < FILE_CHECK_MS) return;
+    this.#fileCheckedMs = nowMs;
+    try {
+      const { dev, ino } = Deno.statSync(this.path);
+      this.fileIdentity = `${dev}:${ino}`;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      this.fileIdentity = "";
+    }
   }
 
   isConflict(error: unknown): boolean {
@@ -220,6 +246,7 @@ export class SqliteConnection implements Connection {
   readonly #driver: SqliteDriver;
   readonly #statements = new Map<string, KeptStatement>();
   readonly #ping: Statement;
+  readonly #fileIdentity: string;
   #lastSql: string | undefined;
   #lastKept: KeptStatement | undefined;
   /** What `begin` has opened and nobody has closed: savepoints, or "". */
@@ -232,10 +259,11 @@ export class SqliteConnection implements Connection {
     this.#driver = driver;
     this.raw = database;
     this.#ping = database.prepare("SELECT 1");
+    this.#fileIdentity = driver.fileIdentity;
   }
 
   get isBroken(): boolean {
-    return !this.raw.open;
+    return !this.raw.open || this.#fileIdentity !== this.#driver.fileIdentity;
   }
 
   get inTransaction(): boolean {
@@ -259,6 +287,7 @@ export class SqliteConnection implements Connection {
     // out all but the first, and say nothing.
     const isScript = parameters === undefined && /;\s*\S/.test(sql);
     return this.#patiently(() => {
+      this.#checkFile({ isUrgent: false });
       if (isScript) return { changes: this.raw.exec(sql) };
       return this.#with(sql, ({ statement, countsChanges }) => {
         const changes = parameters === undefined
@@ -304,6 +333,7 @@ export class SqliteConnection implements Connection {
     // BEGIN alone would take the lock only at the first write, where it fails
     // at once if somebody else has written meanwhile.
     await this.#patiently(() => {
+      this.#checkFile({ isUrgent: true });
       this.#run("BEGIN IMMEDIATE");
     }, { isWriter: true });
     this.#marks = [""];
@@ -329,6 +359,7 @@ export class SqliteConnection implements Connection {
 
   ping(done: Done): void {
     try {
+      this.#checkFile({ isUrgent: false });
       this.#ping.value();
     } catch (error) {
       return done(error);
@@ -405,6 +436,14 @@ export class SqliteConnection implements Connection {
     this.#lastSql = sql;
     this.#lastKept = kept;
     return kept;
+  }
+
+  #checkFile(options: { isUrgent: boolean }): void {
+    this.#driver.checkFile(options);
+    if (this.#fileIdentity === this.#driver.fileIdentity) return;
+    throw new Error(
+      `The database file was deleted or replaced while it was open: ${this.#driver.path}`,
+    );
   }
 
   #checkLoan(loan: number): void {
