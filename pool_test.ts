@@ -877,6 +877,56 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "connections that were opened together do not all expire at the same moment",
+  {
+    permissions: NONE,
+  },
+  async () => {
+    const clock = new VirtualClock();
+    let draws = 0;
+    const pool = new ConnectionPool({
+      ...{ database: "fake.db", poolSize: 20, maxLifetimeMs: 10_000 },
+    }, { driver: new FakeDriver(), clock, random: () => draws++ % 20 / 20 });
+    const out = await Promise.all(
+      Array.from({ length: 20 }, () => pool.acquire()),
+    );
+    for (const connection of out) connection.release();
+    const retired: number[] = [];
+    for (let ms = 0; ms < 10_000; ms += 50) {
+      await clock.advanceAsync(50);
+      retired.push(pool.stats().retired);
+    }
+    // None before nine tenths of its time, none after it, and one by one.
+    assertEquals([retired[178], retired[199]], [0, 20]);
+    const steps = retired.map((count, i) => count - (retired[i - 1] ?? 0));
+    assertEquals(Math.max(...steps), 1);
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "minIdle connections do not grow stale: they are replaced, and checked while they rest",
+  {
+    permissions: NONE,
+  },
+  async () => {
+    const { pool, clock, driver } = fakePool({
+      ...{ poolSize: 2, minIdle: 2, maxLifetimeMs: 1000, keepaliveMs: 100 },
+    });
+    await clock.advanceAsync(5000);
+    assert(
+      driver.connections.length >= 10,
+      `${driver.connections.length} opened`,
+    );
+    assert(
+      driver.connections.every(({ calls }) => calls.ping >= 8 || !calls.close),
+    );
+    assertEquals([pool.stats().idle, pool.stats().discarded], [2, 0]);
+    await pool.close();
+  },
+);
+
 Deno.test("maxUses closes a connection after so many uses", {
   permissions: NONE,
 }, async () => {
@@ -975,6 +1025,30 @@ Deno.test(
 );
 
 // When the database is down.
+
+Deno.test(
+  "a check that throws instead of failing costs the connection, not its place",
+  {
+    permissions: NONE,
+  },
+  async () => {
+    const { pool } = fakePool({ poolSize: 1 });
+    for (let i = 0; i < 20; i++) {
+      const connection = await pool.acquire();
+      raw(connection).onPing = () => {
+        throw new Error("in the check");
+      };
+      connection.release();
+    }
+    const { created, discarded, open } = pool.stats();
+    assertEquals({ created, discarded, open }, {
+      created: 20,
+      discarded: 20,
+      open: 0,
+    });
+    await pool.close();
+  },
+);
 
 Deno.test(
   "a permanent error is not retried, and everybody who waits is told at once",
