@@ -251,13 +251,12 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   /** Closes idle connections until `target` are left, and counts them. */
   shrink(target: number): number {
     if (this.#driver.isSingleton) return 0;
-    let closed = 0;
-    while (this.#idle.length > target) {
-      // The one that was used longest ago.
-      this.#retire(this.#idle[0] as Slot<C>, "shrink");
-      closed++;
+    const surplus = Math.max(0, this.#idle.length - target);
+    // Those used longest ago; what `minIdle` opens anew comes after them.
+    for (const slot of this.#idle.slice(0, surplus)) {
+      this.#retire(slot, "shrink");
     }
-    return closed;
+    return surplus;
   }
 
   /** Changes the limits; what is too many goes at once or on its return. */
@@ -355,7 +354,6 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     slot.retirement = "lifetime";
     if (slot.state !== "idle") return;
     this.#retire(slot, "lifetime");
-    this.#openWhatIsNeeded();
   }
 
   idleExpired(slot: Slot<C>): void {
@@ -549,7 +547,6 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#counters.discarded++;
     this.#events.discard?.({ id: slot.serial, reason });
     this.#shut(slot);
-    this.#openWhatIsNeeded();
   }
 
   #shut(slot: Slot<C>): void {
@@ -568,6 +565,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       // A connection that cannot even be closed is gone all the same.
       closed();
     }
+    // Its place is free, and somebody may be waiting for one.
+    this.#openWhatIsNeeded();
   }
 
   // Connecting. Connects belong to the pool, not to the waiters for whom they
@@ -602,7 +601,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
         this.#connected(slot, connection);
       } else if (slot.state === "opening") {
         this.#connectFailed(slot, error, this.#driver.isTransient(error));
-      } else {
+      } else if (connection !== slot.connection) {
         // It comes after its deadline, and its place may be taken.
         connection?.close(() => {});
       }
@@ -683,7 +682,11 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #giveUpConnect(slot: Slot<C>): void {
     const cancel = slot.cancelConnect;
     slot.cancelConnect = undefined;
-    cancel?.();
+    try {
+      cancel?.();
+    } catch {
+      // Given up all the same; a connect that ends later is closed then.
+    }
     if (slot.state === "opening" && this.#isClosed) this.#move(slot, "closed");
   }
 

@@ -927,6 +927,29 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "a waiter is served although what comes back is too old, used up or broken",
+  {
+    permissions: NONE,
+  },
+  async () => {
+    for (
+      const options of [{ maxUses: 1 }, { maxLifetimeMs: 10 }, { poolSize: 2 }]
+    ) {
+      const { pool, clock } = fakePool({ poolSize: 1, ...options });
+      const held = await pool.acquire();
+      const others = options.poolSize ? [await pool.acquire()] : [];
+      await clock.advanceAsync(10);
+      const waiting = pool.acquire();
+      if (options.poolSize) await held.close();
+      held.release();
+      (await waiting).release();
+      for (const other of others) other.release();
+      await pool.close();
+    }
+  },
+);
+
 Deno.test("maxUses closes a connection after so many uses", {
   permissions: NONE,
 }, async () => {

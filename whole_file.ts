@@ -115,7 +115,7 @@ export class WholeFile implements AsyncDisposable {
         const read = await this.#file.read(buffer);
         if (read === null) break;
         await Promise.race([
-          writer.write(buffer.slice(0, read)),
+          writer.write(buffer.subarray(0, read)),
           aborted.promise,
         ]);
       }

@@ -112,9 +112,10 @@ const SELECT_AS_JSON = "SELECT group_concat(line, ?) AS lines FROM (SELECT " +
   "json_object('id', id, 'label', label) AS line FROM events " +
   "WHERE id > ? AND id <= ? ORDER BY id)";
 
-// A batch is held in memory several times over while it is under way.
-const BATCH_ROWS = 5000;
-const BATCH_CHARACTERS = 1024 * 1024;
+// A batch is held in memory several times over while it is under way, and
+// larger ones are no faster.
+const BATCH_ROWS = 1000;
+const BATCH_CHARACTERS = 256 * 1024;
 
 /**
  * Inserts the labels in one transaction, all or none, and reads them back.
