@@ -11,7 +11,7 @@
 import type { Clock } from "./clock.ts";
 import type { ConnectionConfig } from "./config.ts";
 import { Deadline, DeadlineQueue } from "./deadlines.ts";
-import type { Driver, Resource } from "./driver.ts";
+import type { Done, Driver, Resource } from "./driver.ts";
 import {
   AcquireTimeoutError,
   ConnectError,
@@ -220,6 +220,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
    * A check or connect that has to be begun for it goes on for whoever is next.
    */
   tryTake(waiter: Waiter<C>): void {
+    const slot = this.take();
+    if (slot !== undefined) return waiter.served(slot);
     if (this.#isClosed || this.#waiting > 0) return;
     this.#link(waiter);
     this.#serve();
@@ -385,7 +387,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     // Whatever broke it, such as a restart of the server, broke those that
     // were opened before it as well.
     for (const other of [...this.#slots]) {
-      if (other.serial >= slot.serial || other === slot) continue;
+      // One that is being opened has no number yet, and is newer than any.
+      if (other.serial === 0 || other.serial >= slot.serial) continue;
       if (other.state === "idle") this.#discard(other, error);
       else other.retirement = "stale";
     }
@@ -502,13 +505,16 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   /** Serves the queue from idle connections, after a check if one is due. */
   #checkIdle(): void {
-    while (this.#waiting > this.#checking) {
-      const slot = this.#idle.pop();
+    while (this.#waiting > 0) {
+      const slot = this.#idle.at(-1);
       if (slot === undefined) return;
-      if (this.#watchesIdle) this.#background.clear(slot.idleDeadline);
+      const needsPing = this.#checksOnBorrow && !this.#isProven(slot);
+      // What is being checked already will serve as many.
+      if (needsPing && this.#waiting <= this.#checking) return;
+      this.#leaveIdle(slot);
       this.#move(slot, "checking");
       if (slot.connection.isBroken) this.#discard(slot, brokenError());
-      else if (this.#checksOnBorrow && !this.#isProven(slot)) this.#ping(slot);
+      else if (needsPing) this.#ping(slot);
       else this.#offer(slot);
     }
   }
@@ -554,18 +560,17 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#background.clear(slot.lifeDeadline);
     this.#background.clear(slot.checkDeadline);
     this.#move(slot, "closing");
-    const closed = (): void => {
+    closeWhatever(slot.connection, (error) => {
       if (slot.state !== "closing") return;
+      // A connection that cannot even be closed is gone all the same.
+      if (error !== undefined) {
+        this.#events.closeFail?.({ id: slot.serial, error });
+      }
       this.#move(slot, "closed");
       this.#finishClose();
-    };
-    try {
-      slot.connection.close(closed);
-    } catch {
-      // A connection that cannot even be closed is gone all the same.
-      closed();
-    }
-    // Its place is free, and somebody may be waiting for one.
+    });
+    // Whoever had counted on it needs another one, or its place.
+    this.#checkIdle();
     this.#openWhatIsNeeded();
   }
 
@@ -603,7 +608,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
         this.#connectFailed(slot, error, this.#driver.isTransient(error));
       } else if (connection !== slot.connection) {
         // It comes after its deadline, and its place may be taken.
-        connection?.close(() => {});
+        if (connection !== undefined) closeWhatever(connection, () => {});
       }
     };
     try {
@@ -727,8 +732,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const held = [...this.#slots].filter((slot) =>
       slot.state === "inUse" || slot.state === "checking"
     );
-    this.#forcedCount = held.length;
-    this.#forced = this.#holders();
+    this.#forcedCount += held.length;
+    if (held.length > 0) this.#forced = this.#holders();
     for (const slot of held) this.#retire(slot, "close");
     if (this.#report !== undefined) return;
     if (held.length > 0) {
@@ -759,4 +764,12 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
 function brokenError(): Error {
   return new Error("The connection was closed or lost");
+}
+
+function closeWhatever(resource: Resource, done: Done): void {
+  try {
+    resource.close(done);
+  } catch (error) {
+    done(error);
+  }
 }

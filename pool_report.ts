@@ -84,6 +84,8 @@ export interface PoolEvents {
   discard?(event: { id: number; reason: unknown }): void;
   /** A connection in good health was closed. */
   retire?(event: { id: number; reason: RetireReason }): void;
+  /** A connection could not be closed properly; it is given up all the same. */
+  closeFail?(event: { id: number; error: unknown }): void;
   /** An acquire waited in vain. */
   timeout?(event: { timeoutMs: number }): void;
   /** An acquire was turned away since too many waited. */
@@ -113,7 +115,14 @@ export function guarded(events: PoolEvents): PoolEvents {
       "acquire",
       "release",
     ] as const,
-    ...["discard", "retire", "timeout", "reject", "abort"] as const,
+    ...[
+      "discard",
+      "retire",
+      "closeFail",
+      "timeout",
+      "reject",
+      "abort",
+    ] as const,
     ...["leak", "leakEnd", "leakReclaim", "close"] as const,
   ];
   return Object.fromEntries(
