@@ -187,6 +187,8 @@ async function insertAndWrite(
       onProgress?.("written", Math.round(rows * i / (ids.length - 1)));
     }
     await write(ids.length > 1 ? "\n  ]," : "],");
+    // From here to the commit nothing else can happen.
+    signal?.throwIfAborted();
     return rows;
   });
   const health = await pool.use(healthCheck);

@@ -403,6 +403,29 @@ Deno.test({
 });
 
 Deno.test({
+  name:
+    "run() aborted just before its commit does not commit without an output",
+  permissions,
+  async fn() {
+    // Closing the pool takes until the next timer, which may come too late to
+    // keep the commit back, so this needs a few rounds.
+    for (let round = 0; round < 10; round++) {
+      await using folder = await temporaryFolder();
+      const controller = new AbortController();
+      const { signal } = controller;
+      const error = await assertRejects(() =>
+        runOn(folder, "a\nb\n", {
+          signal,
+          onProgress: (phase) => phase === "written" && controller.abort(),
+        })
+      );
+      assertStrictEquals(error, signal.reason);
+      await assertUntouched(folder, undefined);
+    }
+  },
+});
+
+Deno.test({
   name: "run() can be aborted while it waits for a lock",
   permissions,
   async fn() {
