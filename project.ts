@@ -7,6 +7,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { resolve } from "@std/path";
+import { systemClock } from "./clock.ts";
 import {
   ConnectionConfig,
   type ConnectionOptions,
@@ -284,13 +285,16 @@ function describeProblems({ problems }: ConfigError): string {
   }).join("; ");
 }
 
+// As often as an eye can tell one number from the next.
+const PROGRESS_MS = 100;
+
 /** Lines on standard error, from a level on. */
 class Log {
   readonly #least: number;
   readonly #encoder = new TextEncoder();
   readonly #showsProgress: boolean;
   #isLineOpen = false;
-  #progress = "";
+  #progressMs = -Infinity;
 
   constructor(level: LogLevel) {
     this.#least = LOG_LEVELS.indexOf(level);
@@ -310,8 +314,10 @@ class Log {
 
   /** Shows how far the work is, on a terminal only, on one line. */
   progress(text: string): void {
-    if (!this.#showsProgress || text === this.#progress) return;
-    this.#progress = text;
+    if (!this.#showsProgress) return;
+    const nowMs = systemClock.now();
+    if (nowMs - this.#progressMs < PROGRESS_MS) return;
+    this.#progressMs = nowMs;
     this.#isLineOpen = true;
     this.#write(`\r${text}\x1b[K`);
   }

@@ -527,6 +527,9 @@ async function endOf(child: Deno.ChildProcess): Promise<ProjectRun> {
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
 }
 
+// More than a pipe holds, so that one end must wait for the other.
+const MANY = "a long enough label\n".repeat(50_000);
+
 const INTERRUPTED = [/interrupted/i, /nothing was changed/];
 
 Deno.test({
@@ -545,7 +548,7 @@ Deno.test({
       const output = await Deno.readTextFile(folder.file("out.json"));
       await using pool = new ConnectionPool({ database });
       await pool.transaction(async () => {
-        const child = projectCommand(args, {
+        const child = projectCommand([...args, "--timeout", "1h"], {
           stdout: "piped",
           stderr: "piped",
         }).spawn();
@@ -574,8 +577,10 @@ Deno.test({
       { stdin: "piped", stdout: "piped", stderr: "piped" },
     ).spawn();
     const writer = child.stdin.getWriter();
-    await writer.write(new TextEncoder().encode("a\n".repeat(20_000)));
-    await untilAtWork(child, folder);
+    // All but what fits into a pipe has been read when this has been written,
+    // and the rest is when another run of the program is over.
+    await writer.write(new TextEncoder().encode(MANY));
+    await runProject("--version");
     child.kill("SIGINT");
     const run = await endOf(child);
     await writer.close().catch(() => {});
@@ -589,9 +594,6 @@ Deno.test({
     assertEquals(tables, []);
   },
 });
-
-// More than a pipe holds, so that the program must wait for its reader.
-const MANY = "a long enough label\n".repeat(50_000);
 
 Deno.test({
   name:

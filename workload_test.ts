@@ -1,6 +1,7 @@
 import {
   assert,
   assertEquals,
+  assertLess,
   assertRejects,
   assertStrictEquals,
   assertStringIncludes,
@@ -432,12 +433,15 @@ Deno.test({
     await using folder = await temporaryFolder();
     await runOn(folder, "a\n");
     const output = await Deno.readTextFile(folder.file("out.json"));
-    await using other = new ConnectionPool({ database: folder.file("a.db") });
+    const database = folder.file("a.db");
+    await using other = new ConnectionPool({ database });
     const controller = new AbortController();
     const { signal } = controller;
+    const config = new ConnectionConfig({ database, timeoutMs: 60_000 });
     await other.transaction(async () => {
       let isOver = false;
-      const job = runOn(folder, "b\n", { signal }).catch((error) => error)
+      const job = runOn(folder, "b\n", { signal, config })
+        .catch((error) => error)
         .finally(() => {
           isOver = true;
         });
@@ -446,7 +450,9 @@ Deno.test({
         (await namesIn(folder)).some((name) => name.endsWith(".tmp"));
       while (!isOver && !await isAtWork());
       controller.abort();
+      const startMs = performance.now();
       assertStrictEquals(await job, signal.reason);
+      assertLess(performance.now() - startMs, 30_000);
     });
     await other.close();
     await assertUntouched(folder, rowsOf(["a"]), output);
