@@ -506,12 +506,15 @@ interface PendingCall {
 class Attempt {
   readonly beganMs: number;
   readonly dueMs: number;
+  /** Whether the driver is told when the pool gives it up. */
+  readonly canCancel: boolean;
   /** Whether the pool counts on it no more: it has ended, or was given up. */
   isOver = false;
 
-  constructor(beganMs: number, dueMs: number) {
+  constructor(beganMs: number, dueMs: number, canCancel: boolean) {
     this.beganMs = beganMs;
     this.dueMs = dueMs;
+    this.canCancel = canCancel;
   }
 }
 

@@ -404,7 +404,7 @@ Deno.test(
       });
       const broken = await pool.acquire();
       await closeByHand(broken);
-      await assertRejects(() => broken.query("SELECT 1"));
+      await assertRejects(() => broken.query("SELECT 1"), Error, "is closed");
       broken.release();
       const { discarded, idle, open, created } = pool.stats();
       assertEquals({ discarded, idle, open, created }, {

@@ -303,6 +303,7 @@ export class SqliteConnection implements Connection {
     parameters: SqlParameters = [],
   ): AsyncIterableIterator<Row> {
     // Not a kept statement: running that again would start this one anew.
+    if (!this.raw.open) throw new Error("The connection is closed");
     const statement = this.raw.prepare(sql);
     const loan = this.#loan;
     let rows: IterableIterator<Row> | undefined;
@@ -362,7 +363,7 @@ export class SqliteConnection implements Connection {
       this.#checkFile({ isUrgent: false });
       this.#ping.value();
     } catch (error) {
-      return done(error);
+      return done(this.#explain(error));
     }
     done();
   }
@@ -438,6 +439,13 @@ export class SqliteConnection implements Connection {
     return kept;
   }
 
+  /** The same error, in words that say what is the matter. */
+  #explain(error: unknown): unknown {
+    return this.raw.open
+      ? this.#driver.explain(error)
+      : new Error("The connection is closed", { cause: error });
+  }
+
   #checkFile(options: { isUrgent: boolean }): void {
     this.#driver.checkFile(options);
     if (this.#fileIdentity === this.#driver.fileIdentity) return;
@@ -463,7 +471,7 @@ export class SqliteConnection implements Connection {
       return Promise.resolve(operation());
     } catch (error) {
       if (isBusy(error)) return this.#inTurn(operation, false);
-      return Promise.reject(this.#driver.explain(error));
+      return Promise.reject(this.#explain(error));
     }
   }
 
@@ -484,7 +492,7 @@ export class SqliteConnection implements Connection {
           isKept ||= keepsTurn;
           return result;
         } catch (error) {
-          if (!isBusy(error)) throw this.#driver.explain(error);
+          if (!isBusy(error)) throw this.#explain(error);
           const leftMs = deadlineMs - clock.now();
           if (leftMs <= 0) {
             throw new LockTimeoutError(path, timeoutMs, { cause: error });
