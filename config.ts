@@ -384,6 +384,7 @@ function parseDatabase(text: unknown): DatabaseTarget | string {
   }
   const path = text.replace(/^sqlite:(?!\/\/[^/])/, "");
   if (path === ":memory:") return { kind: "memory" };
+  if (path === "-") return "must be a path, and '-' is no name for a database";
   if (path === "") return "must name a file after 'sqlite:'";
   if (/^file:/i.test(path)) return "must be a plain path, not a 'file:' URI";
   // A scheme of one letter is a drive, as in C:\data.db.

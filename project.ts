@@ -6,7 +6,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { resolve } from "@std/path";
+import { basename, dirname, join, resolve } from "@std/path";
 import { systemClock } from "./clock.ts";
 import {
   ConnectionConfig,
@@ -134,10 +134,11 @@ Examples:
 
 Exit codes:
   0    done
-  1    failed; one line on standard error says why, and nothing was changed
+  1    failed; a line on standard error says why, and nothing was changed
+       unless it says so
   2    wrong usage
-  130  interrupted with Ctrl-C; nothing was changed
-  143  terminated; nothing was changed
+  130  interrupted with Ctrl-C; nothing was changed, or a line says otherwise
+  143  terminated; the same
 `;
 }
 
@@ -245,6 +246,9 @@ function unknownCommand(command: string): UsageError {
   );
 }
 
+// Within what a timer of the platform can take.
+const LONGEST_TIMEOUT_MS = 500 * 3_600_000;
+
 /** The settings that the flags name. */
 function configure(values: ReadonlyMap<string, string>): ConnectionConfig {
   const number = (name: string): number | undefined => {
@@ -266,11 +270,21 @@ function configure(values: ReadonlyMap<string, string>): ConnectionConfig {
     }
   };
   const retry = { maxAttempts: number("max-attempts") };
+  const timeoutMs = duration("timeout");
+  if (timeoutMs !== undefined && timeoutMs > LONGEST_TIMEOUT_MS) {
+    throw new UsageError(
+      `--timeout must be at most 500h: current value is '${
+        values.get("timeout")
+      }'`,
+    );
+  }
   const given = {
     database: values.get("db"),
     poolSize: number("pool-size"),
     maxOverflow: number("max-overflow"),
-    timeoutMs: duration("timeout"),
+    timeoutMs,
+    // The lock is what is waited for, not a connection; nobody else is here.
+    acquireTimeoutMs: Math.max(30_000, (timeoutMs ?? 0) + 1000),
     retry,
   };
   // An option that is undefined counts as left out.
@@ -375,7 +389,12 @@ async function identities(path: string): Promise<string[]> {
     // One file may have several names.
     if (ino !== null) names.push(`${dev}:${ino}`);
   } catch {
-    // What does not exist, or may not be looked at, has no other name.
+    // What does not exist yet may still be named through different folders.
+    try {
+      names.push(join(await Deno.realPath(dirname(path)), basename(path)));
+    } catch {
+      // Nor does its folder, and so it has no other name.
+    }
   }
   return names;
 }
@@ -406,6 +425,7 @@ async function runCommand(
     signal,
     events,
     echo: Deno.stdout.writable,
+    onEcho: () => log.endProgress(),
     onProgress: (phase, rows) =>
       log.progress(`${rows.toLocaleString("en")} rows ${phase}`),
   };

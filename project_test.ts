@@ -5,7 +5,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
-import { resolve } from "@std/path";
+import { join, resolve } from "@std/path";
 import { ConnectionPool } from "./pool.ts";
 import {
   FILES_AND_PROCESSES,
@@ -419,17 +419,25 @@ Deno.test({
       link,
       folder.file("hard"),
     ];
-    const before = await contentOf(folder.path);
     const output = folder.file("out.json");
     const cases: [string[], ...RegExp[]][] = sameLabels.flatMap((name) => [
       [["-i", labels, "-o", name], /--output.*--input/],
       [["-i", labels, "-o", output, "--db", name], /--db.*--input/],
       [["-i", name, "-o", output, "--db", `sqlite:${labels}`], /--db.*--input/],
     ]);
-    cases.push([
-      ["-i", labels, "-o", output, "--db", output],
-      /--db.*--output/,
-    ]);
+    // Neither is there yet, and one is named through a link to the folder.
+    await using elsewhere = await temporaryFolder();
+    const throughLink = elsewhere.file("folder");
+    await new Deno.Command("ln", {
+      args: ["-s", resolve(folder.path), throughLink],
+    }).output();
+    for (const database of [output, join(throughLink, "out.json")]) {
+      cases.push([
+        ["-i", labels, "-o", output, "--db", database],
+        /--db.*--output/,
+      ]);
+    }
+    const before = await contentOf(folder.path);
     await forEach(cases, async ([args, ...says]) => {
       assertFailed(await runProject(...args), 2, says, args.join(" "));
     });

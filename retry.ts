@@ -153,6 +153,12 @@ export class RetryBudget {
   constructor(
     { ratio = 0.1, capacity = 10 }: { ratio?: number; capacity?: number } = {},
   ) {
+    if (!(ratio >= 0 && capacity >= 0)) {
+      throw new RangeError(
+        "Cannot create budget as 'ratio' and 'capacity' must be numbers >= 0: " +
+          `current values are ${ratio} and ${capacity}`,
+      );
+    }
     this.#ratio = ratio;
     this.#capacity = capacity;
     this.#tokens = capacity;
@@ -200,8 +206,9 @@ export interface RetryOptions {
   /** Told of each failure that is followed by a wait, before the wait. */
   readonly onRetry?: (notice: RetryNotice) => void;
   /**
-   * How long all of it may take, in milliseconds. A wait that would end later
-   * is not begun. Default: no limit.
+   * When to give up, in milliseconds from the start: a wait that would end
+   * later is not begun. An attempt under way is bounded by `attemptTimeoutMs`.
+   * Default: no limit.
    */
   readonly timeoutMs?: number;
   /**
@@ -263,7 +270,8 @@ export async function retry<T>(
         random,
         delaysMs.at(-1),
       );
-      const isLast = attempt >= completePolicy.maxAttempts ||
+      // Turned round, so that a limit that is no number does not lift itself.
+      const isLast = !(attempt < completePolicy.maxAttempts) ||
         elapsedMs + delayMs > timeoutMs;
       if (isLast || budget?.withdraw() === false) {
         throw new RetryError(error, { attempts: attempt, delaysMs, elapsedMs });

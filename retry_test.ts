@@ -5,6 +5,7 @@ import {
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
+  assertThrows,
 } from "@std/assert";
 import { RetryError } from "./errors.ts";
 import {
@@ -523,5 +524,26 @@ Deno.test({
     // While all is well it fills up again, to its brim and no further.
     for (let call = 0; call < 20; call++) await retry(() => 1, {}, { budget });
     assertEquals(budget.available, 3);
+  },
+});
+
+Deno.test({
+  name: "a limit that is no number does not lift itself",
+  permissions,
+  async fn() {
+    let calls = 0;
+    const outcome = await retry(() => {
+      calls++;
+      throw new Error("no");
+    }, { maxAttempts: NaN }).catch((error) => error);
+    assertInstanceOf(outcome, RetryError);
+    assertEquals(calls, 1);
+    for (const options of [{ ratio: NaN }, { ratio: -1 }, { capacity: NaN }]) {
+      assertThrows(
+        () => new RetryBudget(options),
+        RangeError,
+        "must be numbers",
+      );
+    }
   },
 });

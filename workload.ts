@@ -83,6 +83,8 @@ export interface RunOptions {
   readonly output: string;
   /** Where a copy of the summary goes once it is complete. */
   readonly echo?: WritableStream<Uint8Array>;
+  /** Called just before the copy begins. */
+  readonly onEcho?: () => void;
   /** The settings of the pool. */
   readonly config: ConnectionConfig;
   /** Ends the job: nothing stays in the database or on the disk. */
@@ -155,7 +157,14 @@ export async function run(options: RunOptions): Promise<RunSummary> {
     await using pool = new ConnectionPool(config, events ? { events } : {});
     const summary = await insertAndWrite(pool, bytes, file, options);
     await file.finish().catch(cannotWrite(output, TOO_LATE));
-    if (echo !== undefined) await file.copyTo(echo, options.signal);
+    if (echo !== undefined) {
+      options.onEcho?.();
+      await file.copyTo(echo, options.signal).catch((error) => {
+        // Whoever reads has seen enough; that is for the caller to judge.
+        if (error instanceof Deno.errors.BrokenPipe) throw error;
+        cannotWrite("standard output", TOO_LATE)(error);
+      });
+    }
     return summary;
   } finally {
     await bytes.cancel().catch(() => {});
