@@ -434,6 +434,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #hand(slot: Slot<C>, waitMs: number): void {
     if (this.#watchesIdle) this.#background.clear(slot.idleDeadline);
     this.#move(slot, "inUse");
+    slot.wasResting = false;
     this.#counters.acquired++;
     if (slot.uses++ > 0) this.#counters.reused++;
     if (waitMs === 0) this.#waits.recordZero();
