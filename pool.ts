@@ -295,10 +295,9 @@ export class ConnectionPool {
     const { poolSize, maxOverflow } = this.#core.stats();
     const { minIdle } = this.config;
     const checked = new ConnectionConfig({
-      poolSize,
-      maxOverflow,
       minIdle,
-      ...limits,
+      poolSize: limits.poolSize ?? poolSize,
+      maxOverflow: limits.maxOverflow ?? maxOverflow,
     });
     this.#core.resize(checked.poolSize, checked.maxOverflow);
   }

@@ -1008,6 +1008,8 @@ Deno.test(
     pool.resize({ poolSize: 1 });
     for (const connection of out) connection.release();
     assertEquals([pool.stats().open, pool.stats().poolSize], [1, 1]);
+    pool.resize({ maxOverflow: 4 });
+    assertEquals([pool.stats().poolSize, pool.stats().maxOverflow], [1, 4]);
     assertThrows(() => pool.resize({ poolSize: 0 }), ConfigError, "'poolSize'");
     assertThrows(
       () => pool.resize({ maxOverflow: -1 }),

@@ -283,8 +283,8 @@ function configure(values: ReadonlyMap<string, string>): ConnectionConfig {
     poolSize: number("pool-size"),
     maxOverflow: number("max-overflow"),
     timeoutMs,
-    // The lock is what is waited for, not a connection; nobody else is here.
-    acquireTimeoutMs: Math.max(30_000, (timeoutMs ?? 0) + 1000),
+    // Locks and connects have their own limits, and nobody else is here.
+    acquireTimeoutMs: LONGEST_TIMEOUT_MS,
     retry,
   };
   // An option that is undefined counts as left out.
@@ -474,9 +474,9 @@ async function main(args: readonly string[]): Promise<number> {
     if (error instanceof Deno.errors.BrokenPipe) return 0;
     const isConfig = error instanceof ConfigError;
     const isUsage = isConfig || error instanceof UsageError;
-    const text = hidePassword(
-      isConfig ? describeProblems(error) : messageOf(error),
-    );
+    const text = isConfig
+      ? describeProblems(error)
+      : hidePassword(messageOf(error));
     log.say("error", `Error: ${text}${isUsage ? " (see --help)" : ""}`);
     return isUsage ? EXIT_USAGE : EXIT_FAILED;
   } finally {

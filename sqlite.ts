@@ -149,8 +149,11 @@ export class SqliteDriver implements Driver<SqliteConnection> {
     const isOfTheFile =
       /unable to open|not a database|malformed|readonly database|disk is full|disk I\/O/
         .test(text);
-    if (!isOfTheFile || text.includes(this.path)) return error;
-    return new Error(`${text}: ${this.path}`, { cause: error });
+    if (!isOfTheFile) return error;
+    const isNamed = text.endsWith(`: ${this.path}`);
+    return new Error(isNamed ? text : `${text}: ${this.path}`, {
+      cause: error,
+    });
   }
 }
 
@@ -240,6 +243,19 @@ interface KeptStatement {
   readonly countsChanges: boolean;
 }
 
+const COMMENT = /--[^\n]*|\/\*[\s\S]*?\*\//.source;
+const QUOTED = /'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]/.source;
+const CHANGES_ROWS = new RegExp(
+  `^(?:\\s|${COMMENT})*(?:insert|update|delete|replace|with)\\b`,
+  "i",
+);
+const NOT_CODE = new RegExp(`${QUOTED}|${COMMENT}`, "g");
+
+/** Whether anything but comments follows the end of the first statement. */
+function hasSeveralStatements(sql: string): boolean {
+  return sql.includes(";") && /;\s*[^\s;]/.test(sql.replace(NOT_CODE, " "));
+}
+
 /** A connection to a SQLite database. */
 export class SqliteConnection implements Connection {
   readonly raw: Database;
@@ -285,10 +301,14 @@ export class SqliteConnection implements Connection {
   execute(sql: string, parameters?: SqlParameters): Promise<ExecuteResult> {
     // Only `exec` runs all of several statements; a prepared one would leave
     // out all but the first, and say nothing.
-    const isScript = parameters === undefined && /;\s*\S/.test(sql);
+    const isScript = parameters === undefined && hasSeveralStatements(sql);
     return this.#patiently(() => {
       this.#checkFile({ isUrgent: false });
-      if (isScript) return { changes: this.raw.exec(sql) };
+      if (isScript) {
+        const before = this.raw.totalChanges;
+        this.raw.exec(sql);
+        return { changes: this.raw.totalChanges - before };
+      }
       return this.#with(sql, ({ statement, countsChanges }) => {
         const changes = parameters === undefined
           ? statement.run()
@@ -421,10 +441,16 @@ export class SqliteConnection implements Connection {
       // To the end of the line of those to be dropped.
       this.#statements.delete(sql);
     } else {
+      if (hasSeveralStatements(sql)) {
+        throw new SyntaxError(
+          "Cannot run several statements here, as all but the first would be left " +
+            "out; give them to execute() without parameters, or one by one",
+        );
+      }
       kept = {
         statement: this.raw.prepare(sql),
         // The others leave SQLite's count of the last change as it was.
-        countsChanges: /^\s*(insert|update|delete|replace|with)\b/i.test(sql),
+        countsChanges: CHANGES_ROWS.test(sql),
       };
       if (this.#statements.size >= MOST_STATEMENTS) {
         const [oldest, { statement }] = this.#statements.entries().next()

@@ -160,6 +160,34 @@ Deno.test(
     }),
 );
 
+Deno.test("several statements where one is expected are refused, not cut", {
+  permissions: MEMORY,
+}, () =>
+  withMemory(async (connection) => {
+    await connection.execute("CREATE TABLE t (x)");
+    const two = "INSERT INTO t VALUES (?); INSERT INTO t VALUES (2)";
+    await assertRejects(
+      () => connection.execute(two, [1]),
+      SyntaxError,
+      "several",
+    );
+    await assertRejects(
+      () => connection.query("SELECT 1; SELECT 2"),
+      SyntaxError,
+    );
+    // A semicolon in a text or a comment ends nothing.
+    await connection.execute("INSERT INTO t VALUES ('a;b'); -- c; d");
+    const insert = "/* one; */ -- two; \nINSERT INTO t VALUES (?)";
+    assertEquals(await connection.execute(insert, [3]), { changes: 1 });
+    const script = "INSERT INTO t VALUES (4); INSERT INTO t VALUES (5)";
+    assertEquals(await connection.execute(script), { changes: 2 });
+    assertEquals(await connection.execute("SELECT 1; SELECT 2"), {
+      changes: 0,
+    });
+    const rows = await connection.query("SELECT x FROM t");
+    assertEquals(rows.map(({ x }) => x), ["a;b", 3, 4, 5]);
+  }));
+
 Deno.test(
   "a failed statement says why, and the connection goes on as if nothing had been",
   {
