@@ -153,6 +153,11 @@ export async function run(options: RunOptions): Promise<RunSummary> {
   const { input, output, config, echo, events } = options;
   const bytes = await openInput(input);
   try {
+    if (await isSameFile(input, output)) {
+      throw new FileError(
+        `Cannot write '${output}': it is the input, and would replace it`,
+      );
+    }
     await using file = await openOutput(output);
     await using pool = new ConnectionPool(config, events ? { events } : {});
     const summary = await insertAndWrite(pool, bytes, file, options);
@@ -345,6 +350,17 @@ async function openInput(input: string): Promise<ReadableStream<Uint8Array>> {
     throw new FileError(`Cannot read '${input}': it is a folder; name a file`);
   }
   return file.readable;
+}
+
+async function isSameFile(one: string, other: string): Promise<boolean> {
+  if (one === "-" || other === "-") return false;
+  try {
+    const [a, b] = await Promise.all([Deno.stat(one), Deno.stat(other)]);
+    return a.isFile && a.ino !== null && a.dev === b.dev && a.ino === b.ino;
+  } catch {
+    // What is not there cannot be the same; what is wrong shows when it is used.
+    return false;
+  }
 }
 
 async function openOutput(output: string): Promise<WholeFile> {

@@ -404,6 +404,23 @@ Deno.test({
 });
 
 Deno.test({
+  name: "run() refuses to replace its own input",
+  permissions,
+  async fn() {
+    await using folder = await temporaryFolder();
+    const input = folder.file("labels.txt");
+    await Deno.writeTextFile(input, "a\n");
+    const config = new ConnectionConfig();
+    await assertRejects(
+      () => run({ input, output: `./${input}`, config }),
+      Error,
+      "it is the input",
+    );
+    assertEquals(await Deno.readTextFile(input), "a\n");
+  },
+});
+
+Deno.test({
   name:
     "run() aborted just before its commit does not commit without an output",
   permissions,
