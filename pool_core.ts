@@ -81,6 +81,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   /** Idle connections; the one used last is at the end and goes out first. */
   readonly #idle: Slot<C>[] = [];
   readonly #slots = new Set<Slot<C>>();
+  #rests = 0;
   #opening = 0;
   #inUse = 0;
   #checking = 0;
@@ -361,8 +362,9 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   idleExpired(slot: Slot<C>): void {
     if (slot.state !== "idle") return;
     const { idleTimeoutMs, minIdle } = this.#config;
-    const idleMs = this.#clock.now() - slot.idleSinceMs;
-    const isOver = idleTimeoutMs > 0 && idleMs >= idleTimeoutMs;
+    // The same sum as the deadline's: a difference may be a rounding short.
+    const isOver = idleTimeoutMs > 0 &&
+      this.#clock.now() >= slot.idleSinceMs + idleTimeoutMs;
     if (isOver && this.#idle.length > minIdle) {
       return this.#retire(slot, "idle");
     }
@@ -386,12 +388,19 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     }
     // Whatever broke it, such as a restart of the server, broke those that
     // were opened before it as well.
-    for (const other of [...this.#slots]) {
+    const older: Slot<C>[] = [];
+    for (const other of this.#slots) {
       // One that is being opened has no number yet, and is newer than any.
       if (other.serial === 0 || other.serial >= slot.serial) continue;
-      if (other.state === "idle") this.#discard(other, error);
-      else other.retirement = "stale";
+      other.retirement = "stale";
+      if (other.state !== "idle") continue;
+      // Out of reach before the first of them is closed: whoever waits for that
+      // one's place must not be given the next.
+      this.#leaveIdle(other);
+      this.#move(other, "checking");
+      older.push(other);
     }
+    for (const other of older) this.#discard(other, error);
     this.#discard(slot, error);
   }
 
@@ -458,10 +467,16 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       return this.#retire(slot, "surplus");
     }
     this.#move(slot, "idle");
-    // The least recently used one stays so, though it has just been pinged.
-    if (slot.wasResting) this.#idle.unshift(slot);
-    else this.#idle.push(slot);
-    slot.wasResting = false;
+    if (slot.wasResting) {
+      // It was only pinged, and goes back to where it was.
+      const { restOrder } = slot;
+      const above = this.#idle.findIndex((one) => one.restOrder > restOrder);
+      this.#idle.splice(above < 0 ? this.#idle.length : above, 0, slot);
+      slot.wasResting = false;
+    } else {
+      slot.restOrder = ++this.#rests;
+      this.#idle.push(slot);
+    }
     if (this.#checksOnBorrow) slot.provenMs = this.#clock.now();
     if (this.#watchesIdle) this.#watchIdle(slot);
   }
@@ -482,7 +497,9 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #whyUnwanted(slot: Slot<C>): RetireReason | undefined {
     if (slot.retirement !== undefined) return slot.retirement;
     if (this.#isClosed) return "close";
-    if (this.#open + this.#opening > this.limit) return "surplus";
+    // A connect too many, after a resize, is closed when it is there; until then
+    // it does not drive out what is open already.
+    if (this.#open > this.limit) return "surplus";
     const { maxUses } = this.#config;
     if (maxUses > 0 && slot.uses >= maxUses && !this.#driver.isSingleton) {
       return "uses";
@@ -500,7 +517,9 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#checkIdle();
     // After a permanent error only the upkeep of `minIdle` has to wait; for a
     // caller it is tried at once, as somebody may have mended the cause.
-    if (this.#failuresInARow === 0) this.#background.clear(this.#nextConnect);
+    if (this.#failuresInARow === 0 && this.#waiting > 0) {
+      this.#background.clear(this.#nextConnect);
+    }
     this.#openWhatIsNeeded();
   }
 
@@ -653,16 +672,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#events.connectFail?.({ attempt: failures, error });
     const { retry, probeIntervalMs } = this.#config;
     const isExhausted = !isTransient || failures >= retry.maxAttempts;
-    if (isExhausted && (!isTransient || this.#inUse + this.#checking === 0)) {
-      // While others hold connections that may come back, the queue has hope.
-      const elapsedMs = this.#clock.now() - this.#failingSinceMs;
-      const history = {
-        attempts: failures,
-        delaysMs: this.#delaysMs,
-        elapsedMs,
-      };
-      this.#failAll(() => new ConnectError(error, history));
-    }
+    const elapsedMs = this.#clock.now() - this.#failingSinceMs;
+    const history = { attempts: failures, delaysMs: this.#delaysMs, elapsedMs };
     if (!isTransient) {
       this.#failuresInARow = 0;
       this.#delaysMs = [];
@@ -682,6 +693,11 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
         delayMs,
         error,
       });
+    }
+    // While others hold connections that may come back, the queue has hope. It
+    // is answered last, as whoever asks again at once must wait for the delay.
+    if (isExhausted && (!isTransient || this.#inUse + this.#checking === 0)) {
+      this.#failAll(() => new ConnectError(error, history));
     }
   }
 
@@ -721,9 +737,14 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   }
 
   #failAll(error: () => Error): void {
-    // Those who come while the queue is being answered are not part of it.
-    for (let left = this.#waiting; left > 0 && this.#firstWaiter; left--) {
-      const waiter = this.#firstWaiter;
+    // Those who come while the queue is being answered are not part of it, and
+    // some of it may have been served by then.
+    const queue: Waiter<C>[] = [];
+    for (let one = this.#firstWaiter; one !== undefined; one = one.next) {
+      queue.push(one);
+    }
+    for (const waiter of queue) {
+      if (!waiter.isQueued) continue;
       this.#unlink(waiter);
       waiter.failed(error());
     }

@@ -37,6 +37,8 @@ export class Slot<C extends Resource> {
   idleSinceMs = 0;
   /** When it was handed out; kept only where a setting needs it. */
   heldSinceMs = 0;
+  /** In which order it came to rest. */
+  restOrder = 0;
   /** Whether it is checked in the midst of its rest, for nobody. */
   wasResting = false;
   /** When it was last known to work; kept only where a setting needs it. */
