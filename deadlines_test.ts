@@ -156,3 +156,20 @@ Deno.test(
     timer.clear();
   },
 );
+
+Deno.test(
+  "the coarse time of the system clock stands still within a turn, and no longer",
+  { permissions: NONE },
+  async () => {
+    const busy = (ms: number): void => {
+      const untilMs = systemClock.now() + ms;
+      while (systemClock.now() < untilMs);
+    };
+    const firstMs = systemClock.coarseNow();
+    busy(1);
+    assertEquals(systemClock.coarseNow(), firstMs);
+    const laterMs = systemClock.now();
+    await Promise.resolve();
+    assert(systemClock.coarseNow() >= laterMs);
+  },
+);

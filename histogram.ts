@@ -92,7 +92,10 @@ export class DurationHistogram {
 // of two: the exponent chooses the run, the five bits after it the bucket.
 function bucketOf(ticks: number): number {
   if (ticks < PARTS) return Math.floor(ticks);
-  const exponent = Math.floor(Math.log2(ticks));
+  // The first is an instruction, the second a hundred.
+  const exponent = ticks < 2 ** 31
+    ? 31 - Math.clz32(ticks)
+    : Math.floor(Math.log2(ticks));
   const part = Math.floor(ticks / 2 ** (exponent - PART_BITS)) - PARTS;
   return (exponent - PART_BITS + 1) * PARTS + part;
 }

@@ -73,36 +73,46 @@ export interface CloseOptions {
 
 const CLOSE_TIMEOUT_MS = 5000;
 
-class PromisedWaiter extends Waiter<Connection> {
-  readonly #lend: (slot: Slot<Connection>) => void;
-  readonly #reject: (reason: unknown) => void;
+type Lend = (slot: Slot<Connection>, stack?: string) => PooledConnection;
+
+/** Settles the promise of one `acquire`. */
+class PromisedWaiter extends Waiter<Connection> implements EventListenerObject {
+  readonly #lend: Lend;
+  readonly #stack: string | undefined;
   readonly #signal: AbortSignal | undefined;
+  readonly #resolve: (connection: PooledConnection) => void;
+  readonly #reject: (reason: unknown) => void;
 
   constructor(
-    lend: (slot: Slot<Connection>) => void,
-    reject: (reason: unknown) => void,
+    lend: Lend,
+    stack: string | undefined,
     signal: AbortSignal | undefined,
+    resolve: (connection: PooledConnection) => void,
+    reject: (reason: unknown) => void,
   ) {
     super();
     this.#lend = lend;
-    this.#reject = reject;
+    this.#stack = stack;
     this.#signal = signal;
-    signal?.addEventListener("abort", this.#abort);
+    this.#resolve = resolve;
+    this.#reject = reject;
+    signal?.addEventListener("abort", this);
   }
 
   served(slot: Slot<Connection>): void {
-    this.#signal?.removeEventListener("abort", this.#abort);
-    this.#lend(slot);
+    this.#signal?.removeEventListener("abort", this);
+    this.#resolve(this.#lend(slot, this.#stack));
   }
 
   failed(error: unknown): void {
-    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#signal?.removeEventListener("abort", this);
     this.#reject(error);
   }
 
-  readonly #abort = (): void => {
+  /** The signal was aborted. */
+  handleEvent(): void {
     if (this.queue?.abandon(this)) this.failed(this.#signal?.reason);
-  };
+  }
 }
 
 /** A request that is answered before it could wait, or not at all. */
@@ -174,17 +184,23 @@ export class ConnectionPool {
    * @throws the reason of the signal when it is aborted.
    */
   acquire(options?: AcquireOptions): Promise<PooledConnection> {
-    const signal = options?.signal;
-    if (signal?.aborted) return Promise.reject(signal.reason);
+    let timeoutMs = this.config.acquireTimeoutMs;
+    let signal: AbortSignal | undefined;
+    if (options !== undefined) {
+      if (options.timeoutMs !== undefined) {
+        timeoutMs = options.timeoutMs;
+        const error = wrongNumber("timeoutMs", timeoutMs, { integer: false });
+        if (error !== undefined) return Promise.reject(error);
+      }
+      signal = options.signal;
+      if (signal?.aborted) return Promise.reject(signal.reason);
+    }
     const stack = this.#leaks && stackAbove(this.acquire);
     const slot = this.#core.take();
     if (slot !== undefined) return Promise.resolve(this.#lend(slot, stack));
-    const timeoutMs = options?.timeoutMs ?? this.config.acquireTimeoutMs;
     return new Promise((resolve, reject) => {
-      checkNumber("timeoutMs", timeoutMs, { integer: false });
-      const lend = (slot: Slot<Connection>): void =>
-        resolve(this.#lend(slot, stack));
-      const waiter = new PromisedWaiter(lend, reject, signal);
+      const lend = this.#lend;
+      const waiter = new PromisedWaiter(lend, stack, signal, resolve, reject);
       this.#core.enqueue(waiter, timeoutMs);
       if (waiter.isQueued && this.#nesting) {
         this.#failIfHopeless(waiter, this.#nesting);
@@ -192,11 +208,11 @@ export class ConnectionPool {
     });
   }
 
-  #lend(slot: Slot<Connection>, stack: string | undefined): PooledConnection {
+  readonly #lend: Lend = (slot, stack) => {
     const connection = new PooledConnection(this, slot);
     if (stack !== undefined) this.#leaks?.begin(connection, slot, stack);
     return connection;
-  }
+  };
 
   #failIfHopeless(waiter: PromisedWaiter, nesting: NestingDetector): void {
     nesting.wait(waiter);
@@ -347,15 +363,20 @@ function driverFor(
   return new SqliteDriver({ path, timeoutMs, clock, random });
 }
 
-function checkNumber(
+function checkNumber(...args: Parameters<typeof wrongNumber>): void {
+  const error = wrongNumber(...args);
+  if (error !== undefined) throw error;
+}
+
+function wrongNumber(
   field: string,
   value: number,
   { integer }: { integer: boolean },
-): void {
+): ConfigError | undefined {
   const isRight = integer
     ? Number.isSafeInteger(value)
     : Number.isFinite(value);
-  if (isRight && value >= 0) return;
+  if (isRight && value >= 0) return undefined;
   const rule = `must be ${integer ? "an integer" : "a finite number"} >= 0`;
-  throw new ConfigError([{ field, rule, value: String(value) }]);
+  return new ConfigError([{ field, rule, value: String(value) }]);
 }

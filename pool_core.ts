@@ -71,8 +71,10 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   readonly #events: PoolEvents;
   readonly #holders: () => Holder[];
 
-  #poolSize: number;
-  #maxOverflow: number;
+  #poolSize = 0;
+  #maxOverflow = 0;
+  #limit = 0;
+  #idleLimit = 0;
   readonly #checksOnRelease: boolean;
   readonly #checksOnBorrow: boolean;
   readonly #watchesIdle: boolean;
@@ -85,11 +87,17 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #opening = 0;
   #inUse = 0;
   #checking = 0;
+  #pinging = 0;
   #closing = 0;
 
   #firstWaiter: Waiter<C> | undefined;
   #lastWaiter: Waiter<C> | undefined;
   #waiting = 0;
+  /**
+   * The deadline of whoever waits longest. It serves all who wait for the usual
+   * time, as they fall due in the order in which they came.
+   */
+  readonly #queueDeadline = new Deadline(() => this.#timeOutQueue());
 
   /** Failed connects since the last one that succeeded. */
   #failuresInARow = 0;
@@ -131,8 +139,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#random = dependencies.random;
     this.#events = dependencies.events ?? {};
     this.#holders = dependencies.holders ?? (() => []);
-    this.#poolSize = config.poolSize;
-    this.#maxOverflow = config.maxOverflow;
+    this.#setLimits(config.poolSize, config.maxOverflow);
     const { validate } = config;
     this.#checksOnRelease = validate === "release" || validate === "both";
     this.#checksOnBorrow = validate === "borrow" || validate === "both";
@@ -145,12 +152,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   /** The most connections that may be open at once. */
   get limit(): number {
-    return this.#driver.isSingleton ? 1 : this.#poolSize + this.#maxOverflow;
-  }
-
-  /** How many may stay open unused. */
-  get #idleLimit(): number {
-    return this.#driver.isSingleton ? 1 : this.#poolSize;
+    return this.#limit;
   }
 
   get #open(): number {
@@ -175,7 +177,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (this.#waiting > 0) return undefined;
     const idle = this.#idle;
     const slot = idle[idle.length - 1];
-    if (slot === undefined || slot.connection.isBroken) return undefined;
+    if (slot === undefined || isBroken(slot.connection)) return undefined;
     if (this.#checksOnBorrow && !this.#isProven(slot)) return undefined;
     idle.pop();
     this.#hand(slot, 0);
@@ -193,18 +195,21 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     // Connections that nobody holds will go to those who wait already, so only
     // waiters beyond those count.
     const { maxWaiting } = this.#config;
-    if (this.#waiting - (this.limit - this.#inUse) >= maxWaiting) {
+    if (this.#waiting - (this.#limit - this.#inUse) >= maxWaiting) {
       this.#counters.rejected++;
       this.#events.reject?.();
       return waiter.failed(new TooManyWaitersError(maxWaiting, this.state()));
     }
-    waiter.queue = this;
     waiter.timeoutMs = timeoutMs;
     this.#link(waiter);
     this.#serve();
     if (!waiter.isQueued) return;
-    if (timeoutMs <= 0) return this.timeOut(waiter);
-    this.#foreground.set(waiter, waiter.sinceMs + timeoutMs);
+    if (timeoutMs <= 0) return this.#timeOut(waiter);
+    let deadline = this.#queueDeadline;
+    if (timeoutMs !== this.#config.acquireTimeoutMs) {
+      waiter.deadline = deadline = new Deadline(() => this.#timeOut(waiter));
+    } else if (deadline.isSet) return;
+    this.#foreground.set(deadline, waiter.sinceMs + timeoutMs);
   }
 
   /** Takes a request back, and says whether it was still unanswered. */
@@ -240,9 +245,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const unwanted = this.#whyUnwanted(slot);
     if (unwanted !== undefined) return this.#retire(slot, unwanted);
     if (this.#watchesIdle) slot.idleSinceMs = this.#clock.now();
-    if (slot.connection.isBroken) {
-      return this.#discard(slot, brokenError());
-    }
+    if (isBroken(slot.connection)) return this.#discard(slot, brokenError());
     try {
       slot.connection.reset(slot.afterReset);
     } catch (error) {
@@ -262,13 +265,20 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     return surplus;
   }
 
-  /** Changes the limits; what is too many goes at once or on its return. */
-  resize(poolSize: number, maxOverflow: number): void {
+  #setLimits(poolSize: number, maxOverflow: number): void {
     this.#poolSize = poolSize;
     this.#maxOverflow = maxOverflow;
+    const { isSingleton } = this.#driver;
+    this.#limit = isSingleton ? 1 : poolSize + maxOverflow;
+    this.#idleLimit = isSingleton ? 1 : poolSize;
+  }
+
+  /** Changes the limits; what is too many goes at once or on its return. */
+  resize(poolSize: number, maxOverflow: number): void {
+    this.#setLimits(poolSize, maxOverflow);
     while (
       this.#idle.length > 0 &&
-      (this.#idle.length > this.#idleLimit || this.#open > this.limit)
+      (this.#idle.length > this.#idleLimit || this.#open > this.#limit)
     ) this.#retire(this.#idle[0] as Slot<C>, "surplus");
     this.#openWhatIsNeeded();
   }
@@ -301,7 +311,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       idle: this.#idle.length,
       waiting: this.#waiting,
       opening: this.#opening,
-      limit: this.limit,
+      limit: this.#limit,
     };
   }
 
@@ -321,21 +331,18 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   // What follows is called by deadlines and by the driver.
 
-  timeOut(waiter: Waiter<C>): void {
-    if (!waiter.isQueued) return;
-    const state = this.state();
-    this.#unlink(waiter);
-    this.#counters.timeouts++;
-    this.#events.timeout?.({ timeoutMs: waiter.timeoutMs });
-    const cause = this.#failuresInARow > 0
-      ? { cause: this.#lastConnectError }
-      : {};
-    waiter.failed(
-      new AcquireTimeoutError(waiter.timeoutMs, state, this.#holders(), cause),
-    );
+  stateExpired(slot: Slot<C>): void {
+    switch (slot.state) {
+      case "opening":
+        return this.#connectExpired(slot);
+      case "idle":
+        return this.#idleExpired(slot);
+      case "checking":
+        return this.#checkExpired(slot);
+    }
   }
 
-  connectExpired(slot: Slot<C>): void {
+  #connectExpired(slot: Slot<C>): void {
     this.#giveUpConnect(slot);
     // A driver that knows better has said why by now.
     if (slot.state !== "opening") return;
@@ -348,19 +355,17 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     );
   }
 
-  checkExpired(slot: Slot<C>): void {
+  #checkExpired(slot: Slot<C>): void {
     const { timeoutMs } = this.#config;
     this.#discard(slot, new Error(`A check took longer than ${timeoutMs} ms`));
   }
 
-  lifeExpired(slot: Slot<C>): void {
+  #lifeExpired(slot: Slot<C>): void {
     slot.retirement = "lifetime";
-    if (slot.state !== "idle") return;
-    this.#retire(slot, "lifetime");
+    if (slot.state === "idle") this.#retire(slot, "lifetime");
   }
 
-  idleExpired(slot: Slot<C>): void {
-    if (slot.state !== "idle") return;
+  #idleExpired(slot: Slot<C>): void {
     const { idleTimeoutMs, minIdle } = this.#config;
     // The same sum as the deadline's: a difference may be a rounding short.
     const isOver = idleTimeoutMs > 0 &&
@@ -383,9 +388,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   pingDone(slot: Slot<C>, error: unknown): void {
     if (slot.state !== "checking") return;
-    if (error === undefined) {
-      return this.#offer(slot);
-    }
+    if (error === undefined) return this.#offer(slot);
     // Whatever broke it, such as a restart of the server, broke those that
     // were opened before it as well.
     const older: Slot<C>[] = [];
@@ -406,6 +409,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   // The one place where a connection changes its state.
   #move(slot: Slot<C>, state: SlotState): void {
+    if (slot.position >= 0) this.#background.clear(slot);
     switch (slot.state) {
       case "opening":
         this.#opening--;
@@ -415,6 +419,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
         break;
       case "checking":
         this.#checking--;
+        if (slot.isPinging) this.#pinging--;
+        slot.isPinging = false;
         break;
       case "closing":
         this.#closing--;
@@ -441,7 +447,6 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   }
 
   #hand(slot: Slot<C>, waitMs: number): void {
-    if (this.#watchesIdle) this.#background.clear(slot.idleDeadline);
     this.#move(slot, "inUse");
     slot.wasResting = false;
     this.#counters.acquired++;
@@ -454,13 +459,12 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   /** A sound connection goes to whoever waits longest, or to rest. */
   #offer(slot: Slot<C>): void {
-    if (slot.checkDeadline.isSet) this.#background.clear(slot.checkDeadline);
     const unwanted = this.#whyUnwanted(slot);
     if (unwanted !== undefined) return this.#retire(slot, unwanted);
     const waiter = this.#firstWaiter;
     if (waiter !== undefined) {
       this.#unlink(waiter);
-      this.#hand(slot, this.#clock.now() - waiter.sinceMs);
+      this.#hand(slot, this.#clock.coarseNow() - waiter.sinceMs);
       return waiter.served(slot);
     }
     if (this.#idle.length >= this.#idleLimit) {
@@ -490,7 +494,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       // One that is over its time but kept for `minIdle` is looked at later.
       dueMs = Math.min(dueMs, overMs > nowMs ? overMs : nowMs + idleTimeoutMs);
     }
-    this.#background.set(slot.idleDeadline, dueMs);
+    this.#background.set(slot, dueMs);
   }
 
   /** Why a connection in good health is not to be kept, if it is not. */
@@ -499,7 +503,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (this.#isClosed) return "close";
     // A connect too many, after a resize, is closed when it is there; until then
     // it does not drive out what is open already.
-    if (this.#open > this.limit) return "surplus";
+    if (this.#open > this.#limit) return "surplus";
     const { maxUses } = this.#config;
     if (maxUses > 0 && slot.uses >= maxUses && !this.#driver.isSingleton) {
       return "uses";
@@ -529,17 +533,19 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       const slot = this.#idle.at(-1);
       if (slot === undefined) return;
       const needsPing = this.#checksOnBorrow && !this.#isProven(slot);
-      // What is being checked already will serve as many.
-      if (needsPing && this.#waiting <= this.#checking) return;
-      this.#leaveIdle(slot);
+      // What is being pinged already will serve as many.
+      if (needsPing && this.#waiting <= this.#pinging) return;
+      this.#idle.pop();
       this.#move(slot, "checking");
-      if (slot.connection.isBroken) this.#discard(slot, brokenError());
+      if (isBroken(slot.connection)) this.#discard(slot, brokenError());
       else if (needsPing) this.#ping(slot);
       else this.#offer(slot);
     }
   }
 
   #ping(slot: Slot<C>): void {
+    slot.isPinging = true;
+    this.#pinging++;
     try {
       slot.connection.ping(slot.afterPing);
     } catch (error) {
@@ -550,15 +556,14 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   /** A check that goes on beyond this turn must end in time. */
   #boundCheck(slot: Slot<C>): void {
-    if (slot.state !== "checking" || slot.checkDeadline.isSet) return;
+    if (slot.state !== "checking" || slot.position >= 0) return;
     const dueMs = this.#clock.now() + this.#config.timeoutMs;
-    this.#background.set(slot.checkDeadline, dueMs);
+    this.#background.set(slot, dueMs);
   }
 
   #leaveIdle(slot: Slot<C>): void {
     const index = this.#idle.indexOf(slot);
     if (index >= 0) this.#idle.splice(index, 1);
-    this.#background.clear(slot.idleDeadline);
   }
 
   /** Closes a connection in good health that is not wanted any more. */
@@ -577,8 +582,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   #shut(slot: Slot<C>): void {
     if (slot.state === "idle") this.#leaveIdle(slot);
-    this.#background.clear(slot.lifeDeadline);
-    this.#background.clear(slot.checkDeadline);
+    if (slot.lifeDeadline?.isSet) this.#background.clear(slot.lifeDeadline);
     this.#move(slot, "closing");
     closeWhatever(slot.connection, (error) => {
       if (slot.state !== "closing") return;
@@ -599,7 +603,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   #isNeeded(): boolean {
     if (this.#isClosed || this.#nextConnect.isSet) return false;
-    if (this.#open + this.#opening >= this.limit) return false;
+    if (this.#open + this.#opening >= this.#limit) return false;
     // A database that fails is tried by one connect at a time.
     const most = this.#failuresInARow > 0 ? 1 : this.#config.maxConnecting;
     if (this.#opening >= most) return false;
@@ -625,7 +629,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       if (slot.state === "opening" && connection !== undefined) {
         this.#connected(slot, connection);
       } else if (slot.state === "opening") {
-        this.#connectFailed(slot, error, this.#driver.isTransient(error));
+        this.#connectFailed(slot, error, this.#isTransient(error));
       } else if (connection !== slot.connection) {
         // It comes after its deadline, and its place may be taken.
         if (connection !== undefined) closeWhatever(connection, () => {});
@@ -638,11 +642,19 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     }
     if (slot.state !== "opening") return;
     const dueMs = slot.connectSinceMs + this.#config.timeoutMs;
-    this.#background.set(slot.connectDeadline, dueMs);
+    this.#background.set(slot, dueMs);
+  }
+
+  #isTransient(error: unknown): boolean {
+    try {
+      return this.#driver.isTransient(error);
+    } catch {
+      // A driver that cannot tell: the error of the connect is what matters.
+      return false;
+    }
   }
 
   #connected(slot: Slot<C>, connection: C): void {
-    this.#background.clear(slot.connectDeadline);
     slot.connection = connection;
     slot.serial = ++this.#counters.created;
     this.#failuresInARow = 0;
@@ -656,6 +668,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     const { maxLifetimeMs } = this.#config;
     if (maxLifetimeMs > 0 && !this.#driver.isSingleton) {
       const lifeMs = maxLifetimeMs * (1 - LIFETIME_JITTER * this.#random());
+      slot.lifeDeadline = new Deadline(() => this.#lifeExpired(slot));
       this.#background.set(slot.lifeDeadline, nowMs + lifeMs);
     }
     this.#offer(slot);
@@ -663,7 +676,6 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   }
 
   #connectFailed(slot: Slot<C>, error: unknown, isTransient: boolean): void {
-    this.#background.clear(slot.connectDeadline);
     if (slot.state === "opening") this.#move(slot, "closed");
     if (this.#isClosed) return this.#finishClose();
     this.#counters.connectFailures++;
@@ -715,8 +727,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   // The queue: a list linked both ways, as any waiter may leave it.
 
   #link(waiter: Waiter<C>): void {
-    waiter.sinceMs = this.#clock.now();
-    waiter.isQueued = true;
+    waiter.sinceMs = this.#clock.coarseNow();
+    waiter.queue = this;
     waiter.previous = this.#lastWaiter;
     if (this.#lastWaiter === undefined) this.#firstWaiter = waiter;
     else this.#lastWaiter.next = waiter;
@@ -731,9 +743,39 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (next === undefined) this.#lastWaiter = previous;
     else next.previous = previous;
     waiter.next = waiter.previous = undefined;
-    waiter.isQueued = false;
-    this.#waiting--;
-    this.#foreground.clear(waiter);
+    waiter.queue = undefined;
+    if (waiter.deadline !== undefined) this.#foreground.clear(waiter.deadline);
+    // The program may end when nobody waits any more.
+    if (--this.#waiting === 0) this.#foreground.clear(this.#queueDeadline);
+  }
+
+  #timeOutQueue(): void {
+    const nowMs = this.#clock.now();
+    const late: Waiter<C>[] = [];
+    for (let one = this.#firstWaiter; one !== undefined; one = one.next) {
+      if (one.deadline !== undefined) continue;
+      const dueMs = one.sinceMs + one.timeoutMs;
+      if (dueMs > nowMs) {
+        this.#foreground.set(this.#queueDeadline, dueMs);
+        break;
+      }
+      late.push(one);
+    }
+    for (const waiter of late) this.#timeOut(waiter);
+  }
+
+  #timeOut(waiter: Waiter<C>): void {
+    if (!waiter.isQueued) return;
+    const state = this.state();
+    this.#unlink(waiter);
+    this.#counters.timeouts++;
+    this.#events.timeout?.({ timeoutMs: waiter.timeoutMs });
+    const cause = this.#failuresInARow > 0
+      ? { cause: this.#lastConnectError }
+      : {};
+    waiter.failed(
+      new AcquireTimeoutError(waiter.timeoutMs, state, this.#holders(), cause),
+    );
   }
 
   #failAll(error: () => Error): void {
@@ -786,6 +828,15 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
 function brokenError(): Error {
   return new Error("The connection was closed or lost");
+}
+
+/** A driver that cannot tell has nothing to lend. */
+function isBroken(resource: Resource): boolean {
+  try {
+    return resource.isBroken;
+  } catch {
+    return true;
+  }
 }
 
 function closeWhatever(resource: Resource, done: Done): void {

@@ -527,6 +527,10 @@ class PoolClock implements Clock {
     return this.#clock.now();
   }
 
+  coarseNow(): number {
+    return this.#clock.coarseNow();
+  }
+
   setTimer(callback: () => void, delayMs: number): Timer {
     this.live++;
     this.referenced++;
@@ -987,7 +991,7 @@ class World implements Driver<SimulatedConnection> {
     if (
       !isOfRelease && keepaliveMs + idleTimeoutMs === 0 &&
       (!this.#pingsOnBorrow || this.#isFresh(connection) ||
-        this.#queue.length <= this.#countChecking())
+        this.#queue.length <= this.#countPinging())
     ) {
       this.#violate("one call at a time", `a ${kind} that nobody needs`);
     }
@@ -1019,9 +1023,9 @@ class World implements Driver<SimulatedConnection> {
     });
   }
 
-  #countChecking(): number {
+  #countPinging(): number {
     let count = 0;
-    for (const { call } of this.#open) if (call !== undefined) count++;
+    for (const { call } of this.#open) if (call === "ping") count++;
     return count;
   }
 

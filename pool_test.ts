@@ -25,7 +25,7 @@ import {
   ReleaseError,
   TooManyWaitersError,
 } from "./errors.ts";
-import { ConnectionPool } from "./pool.ts";
+import { type AcquireOptions, ConnectionPool } from "./pool.ts";
 import type { PoolEvents } from "./pool_report.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
 import type { RetryNotice } from "./retry.ts";
@@ -633,6 +633,47 @@ Deno.test(
     (await patient).release();
     assertEquals([pool.stats().idle, pool.stats().inUse], [2, 0]);
     await pool.close();
+  },
+);
+
+Deno.test(
+  "acquires with timeouts of their own end in time among those with the usual one",
+  { permissions: NONE },
+  async () => {
+    const { pool, clock } = fakePool({
+      poolSize: 1,
+      maxOverflow: 0,
+      acquireTimeoutMs: 100,
+    });
+    const held = await pool.acquire();
+    const ended: [string, number][] = [];
+    const wait = (name: string, options?: AcquireOptions): void => {
+      pool.acquire(options).then(
+        (connection) => connection.release(),
+        () => ended.push([name, clock.now()]),
+      );
+    };
+    wait("usual at 0");
+    wait("shorter", { timeoutMs: 30 });
+    wait("longer", { timeoutMs: 500 });
+    await clock.advanceAsync(50);
+    wait("usual at 50");
+    const left = new AbortController();
+    wait("aborted", { signal: left.signal });
+    left.abort();
+    await clock.advanceAsync(1000);
+    assertEquals(ended, [
+      ["shorter", 30],
+      ["aborted", 50],
+      ["usual at 0", 100],
+      ["usual at 50", 150],
+      ["longer", 500],
+    ]);
+    held.release();
+    // With nobody waiting, no timer of the queue is left.
+    assertEquals(pool.stats().waiting, 0);
+    await pool.close();
+    assertEquals(clock.pending, 0);
   },
 );
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Deadline, type DeadlineItem } from "./deadlines.ts";
+import type { Deadline, DeadlineItem } from "./deadlines.ts";
 import type { Resource } from "./driver.ts";
 import type { RetireReason } from "./pool_report.ts";
 
@@ -22,8 +22,15 @@ export type SlotState =
   | "closing"
   | "closed";
 
-/** A place in the pool, and the connection that stands there. */
-export class Slot<C extends Resource> {
+/**
+ * A place in the pool, and the connection that stands there. It is the deadline
+ * of its own state too: a connect, a check and a rest each end in time, and none
+ * of them overlaps another.
+ */
+export class Slot<C extends Resource> implements DeadlineItem {
+  dueMs = 0;
+  sequence = 0;
+  position = -1;
   state: SlotState = "opening";
   /** The connection, from the moment it is open. */
   connection!: C;
@@ -41,67 +48,62 @@ export class Slot<C extends Resource> {
   restOrder = 0;
   /** Whether it is checked in the midst of its rest, for nobody. */
   wasResting = false;
+  /** Whether its check has come to the ping. */
+  isPinging = false;
   /** When it was last known to work; kept only where a setting needs it. */
   provenMs = 0;
   /** When it began to connect, in the milliseconds of the clock. */
   connectSinceMs = 0;
-  /** Ends its connect, its check, its life, or its idleness. */
-  readonly connectDeadline: Deadline;
-  readonly checkDeadline: Deadline;
-  readonly lifeDeadline: Deadline;
-  readonly idleDeadline: Deadline;
+  /** Ends its life, if a setting bounds that. */
+  lifeDeadline: Deadline | undefined;
   /** Made once for each slot, as a release must not allocate. */
   readonly afterReset: (error?: unknown) => void;
   readonly afterPing: (error?: unknown) => void;
   /** Gives up the connect under way. */
   cancelConnect: (() => void) | undefined;
+  readonly #owner: SlotOwner<C>;
 
-  constructor(core: SlotOwner<C>) {
-    this.connectDeadline = new Deadline(() => core.connectExpired(this));
-    this.checkDeadline = new Deadline(() => core.checkExpired(this));
-    this.lifeDeadline = new Deadline(() => core.lifeExpired(this));
-    this.idleDeadline = new Deadline(() => core.idleExpired(this));
-    this.afterReset = (error) => core.resetDone(this, error);
-    this.afterPing = (error) => core.pingDone(this, error);
+  constructor(owner: SlotOwner<C>) {
+    this.#owner = owner;
+    this.afterReset = (error) => owner.resetDone(this, error);
+    this.afterPing = (error) => owner.pingDone(this, error);
+  }
+
+  onDue(): void {
+    this.#owner.stateExpired(this);
   }
 }
 
 /** Who decides what becomes of a slot. */
 export interface SlotOwner<C extends Resource> {
-  connectExpired(slot: Slot<C>): void;
-  checkExpired(slot: Slot<C>): void;
-  lifeExpired(slot: Slot<C>): void;
-  idleExpired(slot: Slot<C>): void;
+  stateExpired(slot: Slot<C>): void;
   resetDone(slot: Slot<C>, error: unknown): void;
   pingDone(slot: Slot<C>, error: unknown): void;
 }
 
 /** Where a request stands in line. */
 export interface WaiterQueue<C extends Resource> {
-  /** Answers a request whose time is up. */
-  timeOut(waiter: Waiter<C>): void;
   /** Takes a request back, and says whether it was still unanswered. */
   abandon(waiter: Waiter<C>): boolean;
 }
 
 /** A request for a connection that could not be served at once. */
-export abstract class Waiter<C extends Resource> implements DeadlineItem {
-  dueMs = 0;
-  sequence = 0;
-  position = -1;
+export abstract class Waiter<C extends Resource> {
   next: Waiter<C> | undefined;
   previous: Waiter<C> | undefined;
-  isQueued = false;
+  /** The line it stands in, until it is answered. */
+  queue: WaiterQueue<C> | undefined;
   sinceMs = 0;
   timeoutMs = 0;
-  queue: WaiterQueue<C> | undefined;
+  /** Its own deadline, where the one of the queue does not fit. */
+  deadline: Deadline | undefined;
+
+  get isQueued(): boolean {
+    return this.queue !== undefined;
+  }
 
   /** Called once, when a connection is handed over. */
   abstract served(slot: Slot<C>): void;
   /** Called once, when there will be none. */
   abstract failed(error: Error): void;
-
-  onDue(): void {
-    this.queue?.timeOut(this);
-  }
 }

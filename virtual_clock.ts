@@ -52,6 +52,10 @@ export class VirtualClock implements Clock {
     return this.#nowMs;
   }
 
+  coarseNow(): number {
+    return this.#nowMs;
+  }
+
   setTimer(callback: () => void, delayMs: number): Timer {
     const timer = new VirtualTimer(this.#timers, callback);
     this.#timers.add(timer, this.#nowMs + Math.max(0, delayMs));
