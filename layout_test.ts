@@ -16,13 +16,15 @@ const READ_AND_RUN: Deno.PermissionOptions = {
 /** The floors of the design: a file imports from its own floor or from below. */
 const FLOORS: readonly (readonly string[])[] = [
   [
-    ...["clock.ts", "config.ts", "deadlines.ts", "driver.ts", "errors.ts"],
+    ...["breaker.ts", "clock.ts", "config.ts", "deadlines.ts"],
+    ...["driver.ts", "errors.ts"],
     ...[
       "histogram.ts",
       "labels.ts",
       "pool_report.ts",
       "retry.ts",
       "slot.ts",
+      "waiters.ts",
       "whole_file.ts",
     ],
   ],
@@ -201,5 +203,30 @@ Deno.test(
   },
   async () => {
     assertEquals(Object.keys(await settings("deno.lock")), ["version"]);
+  },
+);
+
+Deno.test(
+  "every test that the README names for a complaint exists under that name",
+  {
+    permissions: READ,
+  },
+  async () => {
+    const readme = await Deno.readTextFile("README.md");
+    const table = readme.split("| the complaint ")[1]?.split("\n\n")[0] ?? "";
+    const names = table.split("\n").slice(2).map((row) =>
+      row.split("|")[2]?.trim() ?? ""
+    );
+    assert(names.length >= 17, `${names.length} complaints`);
+    let tests = "";
+    for await (const { name } of Deno.readDir(".")) {
+      if (name.endsWith("_test.ts")) tests += await Deno.readTextFile(name);
+    }
+    for (const name of names) {
+      assert(
+        tests.includes(JSON.stringify(name)),
+        `no test is named '${name}'`,
+      );
+    }
   },
 );

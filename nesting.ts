@@ -8,7 +8,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Connection } from "./driver.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
-import type { Waiter } from "./slot.ts";
+import type { Waiter } from "./waiters.ts";
 
 /** A task that holds a connection, inside another one that perhaps does too. */
 interface HoldingTask {

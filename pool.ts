@@ -24,8 +24,9 @@ import {
 } from "./pool_report.ts";
 import { PooledConnection } from "./pooled_connection.ts";
 import { retry, RetryBudget, type RetryPolicy } from "./retry.ts";
-import { type Slot, Waiter } from "./slot.ts";
+import type { Slot } from "./slot.ts";
 import { SqliteDriver } from "./sqlite.ts";
+import { Waiter } from "./waiters.ts";
 
 /** What a pool takes from outside. */
 export interface PoolDependencies {
@@ -111,7 +112,7 @@ class PromisedWaiter extends Waiter<Connection> implements EventListenerObject {
 
   /** The signal was aborted. */
   handleEvent(): void {
-    if (this.queue?.abandon(this)) this.failed(this.#signal?.reason);
+    if (this.abandon()) this.failed(this.#signal?.reason);
   }
 }
 
@@ -220,7 +221,7 @@ export class ConnectionPool {
     // A holder that is not blocked gives its connection back, and all go on.
     const isHopeless = state.inUse === state.limit &&
       nesting.countBlocked() === state.inUse;
-    if (isHopeless && this.#core.abandon(waiter)) {
+    if (isHopeless && waiter.abandon()) {
       waiter.failed(new NestedAcquireError(state));
     }
   }

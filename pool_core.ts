@@ -8,6 +8,7 @@
  * @module
  */
 
+import { ConnectBreaker } from "./breaker.ts";
 import type { Clock } from "./clock.ts";
 import type { ConnectionConfig } from "./config.ts";
 import { Deadline, DeadlineQueue } from "./deadlines.ts";
@@ -27,8 +28,8 @@ import type {
   PoolStats,
   RetireReason,
 } from "./pool_report.ts";
-import { backoffDelayMs } from "./retry.ts";
-import { Slot, type SlotOwner, type SlotState, type Waiter } from "./slot.ts";
+import { Slot, type SlotOwner, type SlotState } from "./slot.ts";
+import { type Waiter, WaiterQueue, type WaiterQueueOwner } from "./waiters.ts";
 
 /** The outside world of a core. */
 export interface CoreDependencies<C extends Resource> {
@@ -63,7 +64,8 @@ const CLOSE_GRACE_MS = 1000;
 const LIFETIME_JITTER = 0.1;
 
 /** The state machine. Its methods never throw what a driver throws. */
-export class PoolCore<C extends Resource> implements SlotOwner<C> {
+export class PoolCore<C extends Resource>
+  implements SlotOwner<C>, WaiterQueueOwner<C> {
   readonly #config: ConnectionConfig;
   readonly #driver: Driver<C>;
   readonly #clock: Clock;
@@ -90,20 +92,9 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #pinging = 0;
   #closing = 0;
 
-  #firstWaiter: Waiter<C> | undefined;
-  #lastWaiter: Waiter<C> | undefined;
-  #waiting = 0;
-  /**
-   * The deadline of whoever waits longest. It serves all who wait for the usual
-   * time, as they fall due in the order in which they came.
-   */
-  readonly #queueDeadline = new Deadline(() => this.#timeOutQueue());
+  readonly #waiters: WaiterQueue<C>;
 
-  /** Failed connects since the last one that succeeded. */
-  #failuresInARow = 0;
-  #failingSinceMs = 0;
-  #delaysMs: number[] = [];
-  #lastConnectError: unknown;
+  readonly #breaker: ConnectBreaker;
   readonly #nextConnect = new Deadline(() => this.#openWhatIsNeeded());
   #isOpeningNow = false;
 
@@ -148,6 +139,14 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#measuresUse = config.measureUse;
     this.#foreground = new DeadlineQueue(this.#clock, { background: false });
     this.#background = new DeadlineQueue(this.#clock, { background: true });
+    const { acquireTimeoutMs, retry, probeIntervalMs } = config;
+    this.#breaker = new ConnectBreaker(retry, probeIntervalMs, this.#random);
+    this.#waiters = new WaiterQueue(
+      this,
+      this.#clock,
+      this.#foreground,
+      acquireTimeoutMs,
+    );
   }
 
   /** The most connections that may be open at once. */
@@ -174,7 +173,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
    * overtaking somebody: the way that nearly every acquire goes.
    */
   take(): Slot<C> | undefined {
-    if (this.#waiting > 0) return undefined;
+    if (this.#waiters.size > 0) return undefined;
     const idle = this.#idle;
     const slot = idle[idle.length - 1];
     if (slot === undefined || isBroken(slot.connection)) return undefined;
@@ -195,27 +194,20 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     // Connections that nobody holds will go to those who wait already, so only
     // waiters beyond those count.
     const { maxWaiting } = this.#config;
-    if (this.#waiting - (this.#limit - this.#inUse) >= maxWaiting) {
+    if (this.#waiters.size - (this.#limit - this.#inUse) >= maxWaiting) {
       this.#counters.rejected++;
       this.#events.reject?.();
       return waiter.failed(new TooManyWaitersError(maxWaiting, this.state()));
     }
-    waiter.timeoutMs = timeoutMs;
-    this.#link(waiter);
+    this.#waiters.add(waiter);
     this.#serve();
-    if (!waiter.isQueued) return;
-    if (timeoutMs <= 0) return this.#timeOut(waiter);
-    let deadline = this.#queueDeadline;
-    if (timeoutMs !== this.#config.acquireTimeoutMs) {
-      waiter.deadline = deadline = new Deadline(() => this.#timeOut(waiter));
-    } else if (deadline.isSet) return;
-    this.#foreground.set(deadline, waiter.sinceMs + timeoutMs);
+    if (waiter.isQueued) this.#waiters.bound(waiter, timeoutMs);
   }
 
   /** Takes a request back, and says whether it was still unanswered. */
   abandon(waiter: Waiter<C>): boolean {
     if (!waiter.isQueued) return false;
-    this.#unlink(waiter);
+    this.#waiters.remove(waiter);
     this.#counters.aborted++;
     this.#events.abort?.();
     return true;
@@ -228,10 +220,10 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   tryTake(waiter: Waiter<C>): void {
     const slot = this.take();
     if (slot !== undefined) return waiter.served(slot);
-    if (this.#isClosed || this.#waiting > 0) return;
-    this.#link(waiter);
+    if (this.#isClosed || this.#waiters.size > 0) return;
+    this.#waiters.add(waiter);
     this.#serve();
-    if (waiter.isQueued) this.#unlink(waiter);
+    if (waiter.isQueued) this.#waiters.remove(waiter);
   }
 
   /** Takes a connection back from its holder. */
@@ -309,7 +301,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
       open: this.#open,
       inUse: this.#inUse,
       idle: this.#idle.length,
-      waiting: this.#waiting,
+      waiting: this.#waiters.size,
       opening: this.#opening,
       limit: this.#limit,
     };
@@ -330,6 +322,18 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   }
 
   // What follows is called by deadlines and by the driver.
+
+  timeOut(waiter: Waiter<C>): void {
+    const state = this.state();
+    this.#waiters.remove(waiter);
+    this.#counters.timeouts++;
+    const { timeoutMs } = waiter;
+    this.#events.timeout?.({ timeoutMs });
+    const { isFailing, lastError } = this.#breaker;
+    const cause = isFailing ? { cause: lastError } : {};
+    const holders = this.#holders();
+    waiter.failed(new AcquireTimeoutError(timeoutMs, state, holders, cause));
+  }
 
   stateExpired(slot: Slot<C>): void {
     switch (slot.state) {
@@ -461,9 +465,9 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #offer(slot: Slot<C>): void {
     const unwanted = this.#whyUnwanted(slot);
     if (unwanted !== undefined) return this.#retire(slot, unwanted);
-    const waiter = this.#firstWaiter;
+    const waiter = this.#waiters.first;
     if (waiter !== undefined) {
-      this.#unlink(waiter);
+      this.#waiters.remove(waiter);
       this.#hand(slot, this.#clock.coarseNow() - waiter.sinceMs);
       return waiter.served(slot);
     }
@@ -521,7 +525,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#checkIdle();
     // After a permanent error only the upkeep of `minIdle` has to wait; for a
     // caller it is tried at once, as somebody may have mended the cause.
-    if (this.#failuresInARow === 0 && this.#waiting > 0) {
+    if (!this.#breaker.isFailing && this.#waiters.size > 0) {
       this.#background.clear(this.#nextConnect);
     }
     this.#openWhatIsNeeded();
@@ -529,12 +533,12 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
 
   /** Serves the queue from idle connections, after a check if one is due. */
   #checkIdle(): void {
-    while (this.#waiting > 0) {
+    while (this.#waiters.size > 0) {
       const slot = this.#idle.at(-1);
       if (slot === undefined) return;
       const needsPing = this.#checksOnBorrow && !this.#isProven(slot);
       // What is being pinged already will serve as many.
-      if (needsPing && this.#waiting <= this.#pinging) return;
+      if (needsPing && this.#waiters.size <= this.#pinging) return;
       this.#idle.pop();
       this.#move(slot, "checking");
       if (isBroken(slot.connection)) this.#discard(slot, brokenError());
@@ -605,10 +609,10 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (this.#isClosed || this.#nextConnect.isSet) return false;
     if (this.#open + this.#opening >= this.#limit) return false;
     // A database that fails is tried by one connect at a time.
-    const most = this.#failuresInARow > 0 ? 1 : this.#config.maxConnecting;
+    const most = this.#breaker.isFailing ? 1 : this.#config.maxConnecting;
     if (this.#opening >= most) return false;
     const coming = this.#idle.length + this.#checking + this.#opening;
-    return coming < this.#waiting + this.#config.minIdle;
+    return coming < this.#waiters.size + this.#config.minIdle;
   }
 
   #openWhatIsNeeded(): void {
@@ -624,7 +628,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     this.#slots.add(slot);
     this.#opening++;
     slot.connectSinceMs = this.#clock.now();
-    if (this.#failuresInARow === 0) this.#failingSinceMs = slot.connectSinceMs;
+    this.#breaker.begin(slot.connectSinceMs);
     const done = (error: unknown, connection?: C): void => {
       if (slot.state === "opening" && connection !== undefined) {
         this.#connected(slot, connection);
@@ -657,8 +661,7 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
   #connected(slot: Slot<C>, connection: C): void {
     slot.connection = connection;
     slot.serial = ++this.#counters.created;
-    this.#failuresInARow = 0;
-    this.#delaysMs = [];
+    this.#breaker.succeed();
     this.#move(slot, "checking");
     const nowMs = this.#clock.now();
     const connectMs = nowMs - slot.connectSinceMs;
@@ -679,37 +682,19 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (slot.state === "opening") this.#move(slot, "closed");
     if (this.#isClosed) return this.#finishClose();
     this.#counters.connectFailures++;
-    this.#lastConnectError = error;
-    const failures = ++this.#failuresInARow;
-    this.#events.connectFail?.({ attempt: failures, error });
-    const { retry, probeIntervalMs } = this.#config;
-    const isExhausted = !isTransient || failures >= retry.maxAttempts;
-    const elapsedMs = this.#clock.now() - this.#failingSinceMs;
-    const history = { attempts: failures, delaysMs: this.#delaysMs, elapsedMs };
-    if (!isTransient) {
-      this.#failuresInARow = 0;
-      this.#delaysMs = [];
-    }
-    // Once the attempts are used up, one probe in each interval is enough; half
-    // of the interval is left to chance, so that many pools part ways.
-    const delayMs = isExhausted
-      ? probeIntervalMs * (0.5 + 0.5 * this.#random())
-      : backoffDelayMs(retry, failures, this.#random, this.#delaysMs.at(-1));
-    if (!isExhausted) this.#delaysMs.push(delayMs);
-    this.#background.set(this.#nextConnect, this.#clock.now() + delayMs);
-    if (!isExhausted && this.#waiting > 0) {
-      const { maxAttempts } = retry;
-      this.#events.connectRetry?.({
-        attempt: failures,
-        maxAttempts,
-        delayMs,
-        error,
-      });
+    const nowMs = this.#clock.now();
+    const verdict = this.#breaker.fail(error, isTransient, nowMs);
+    const { attempts: attempt, delayMs, isExhausted } = verdict;
+    this.#events.connectFail?.({ attempt, error });
+    this.#background.set(this.#nextConnect, nowMs + delayMs);
+    if (!isExhausted && this.#waiters.size > 0) {
+      const { maxAttempts } = this.#config.retry;
+      this.#events.connectRetry?.({ attempt, maxAttempts, delayMs, error });
     }
     // While others hold connections that may come back, the queue has hope. It
     // is answered last, as whoever asks again at once must wait for the delay.
     if (isExhausted && (!isTransient || this.#inUse + this.#checking === 0)) {
-      this.#failAll(() => new ConnectError(error, history));
+      this.#failAll(() => new ConnectError(error, verdict));
     }
   }
 
@@ -724,72 +709,8 @@ export class PoolCore<C extends Resource> implements SlotOwner<C> {
     if (slot.state === "opening" && this.#isClosed) this.#move(slot, "closed");
   }
 
-  // The queue: a list linked both ways, as any waiter may leave it.
-
-  #link(waiter: Waiter<C>): void {
-    waiter.sinceMs = this.#clock.coarseNow();
-    waiter.queue = this;
-    waiter.previous = this.#lastWaiter;
-    if (this.#lastWaiter === undefined) this.#firstWaiter = waiter;
-    else this.#lastWaiter.next = waiter;
-    this.#lastWaiter = waiter;
-    this.#waiting++;
-  }
-
-  #unlink(waiter: Waiter<C>): void {
-    const { previous, next } = waiter;
-    if (previous === undefined) this.#firstWaiter = next;
-    else previous.next = next;
-    if (next === undefined) this.#lastWaiter = previous;
-    else next.previous = previous;
-    waiter.next = waiter.previous = undefined;
-    waiter.queue = undefined;
-    if (waiter.deadline !== undefined) this.#foreground.clear(waiter.deadline);
-    // The program may end when nobody waits any more.
-    if (--this.#waiting === 0) this.#foreground.clear(this.#queueDeadline);
-  }
-
-  #timeOutQueue(): void {
-    const nowMs = this.#clock.now();
-    const late: Waiter<C>[] = [];
-    for (let one = this.#firstWaiter; one !== undefined; one = one.next) {
-      if (one.deadline !== undefined) continue;
-      const dueMs = one.sinceMs + one.timeoutMs;
-      if (dueMs > nowMs) {
-        this.#foreground.set(this.#queueDeadline, dueMs);
-        break;
-      }
-      late.push(one);
-    }
-    for (const waiter of late) this.#timeOut(waiter);
-  }
-
-  #timeOut(waiter: Waiter<C>): void {
-    if (!waiter.isQueued) return;
-    const state = this.state();
-    this.#unlink(waiter);
-    this.#counters.timeouts++;
-    this.#events.timeout?.({ timeoutMs: waiter.timeoutMs });
-    const cause = this.#failuresInARow > 0
-      ? { cause: this.#lastConnectError }
-      : {};
-    waiter.failed(
-      new AcquireTimeoutError(waiter.timeoutMs, state, this.#holders(), cause),
-    );
-  }
-
   #failAll(error: () => Error): void {
-    // Those who come while the queue is being answered are not part of it, and
-    // some of it may have been served by then.
-    const queue: Waiter<C>[] = [];
-    for (let one = this.#firstWaiter; one !== undefined; one = one.next) {
-      queue.push(one);
-    }
-    for (const waiter of queue) {
-      if (!waiter.isQueued) continue;
-      this.#unlink(waiter);
-      waiter.failed(error());
-    }
+    for (const waiter of this.#waiters.drain()) waiter.failed(error());
   }
 
   #force(): void {

@@ -30,8 +30,9 @@ import {
 import type { DurationSummary } from "./histogram.ts";
 import { PoolCore } from "./pool_core.ts";
 import { JITTERS, type RetryNotice } from "./retry.ts";
-import { type Slot, Waiter } from "./slot.ts";
+import type { Slot } from "./slot.ts";
 import { VirtualClock } from "./virtual_clock.ts";
+import { Waiter } from "./waiters.ts";
 
 // Scripts: what happens, as data that can be printed, replayed and cut down.
 

@@ -177,9 +177,9 @@ const BUGS: readonly Bug[] = [
   {
     name: "a starved waiter: whoever comes later is served first",
     right:
-      "    const waiter = this.#firstWaiter;\n    if (waiter !== undefined) {",
+      "    const waiter = this.#waiters.first;\n    if (waiter !== undefined) {",
     wrong:
-      "    const waiter = this.#lastWaiter;\n    if (waiter !== undefined) {",
+      "    const waiter = this.#waiters.first?.next ?? this.#waiters.first;\n    if (waiter !== undefined) {",
     rule: "first come, first served",
   },
 ];

@@ -584,6 +584,21 @@ Deno.test(
 // Waiting.
 
 Deno.test(
+  "a waiter is woken when the reset of what comes back fails",
+  { permissions: NONE },
+  async () => {
+    const { pool } = fakePool({ poolSize: 1 });
+    const held = await pool.acquire();
+    raw(held).onReset = (done) => done(new Error("reset"));
+    const waiting = pool.acquire();
+    held.release();
+    (await waiting).release();
+    assertEquals([pool.stats().discarded, pool.stats().created], [1, 2]);
+    await pool.close();
+  },
+);
+
+Deno.test(
   "waiters are served in the order they came, and nobody overtakes them",
   {
     permissions: NONE,
@@ -1090,6 +1105,48 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "a waiter is not kept from an idle connection by another one's reset that hangs",
+  { permissions: NONE },
+  async () => {
+    const { pool, clock } = fakePool({
+      ...{ poolSize: 2, validate: "borrow", validationBypassMs: 100 },
+    });
+    const [resting, hanging] = [await pool.acquire(), await pool.acquire()];
+    const rested = raw(resting);
+    resting.release();
+    await clock.advanceAsync(200);
+    raw(hanging).onReset = () => {};
+    hanging.release();
+    using served = await pool.acquire({ timeoutMs: 1 });
+    assertStrictEquals(raw(served), rested);
+    await clock.advanceAsync(10_000);
+  },
+);
+
+Deno.test(
+  "a driver that throws where it should answer costs a connection, and nobody waits for ever",
+  { permissions: NONE },
+  async () => {
+    const { pool, driver } = fakePool({ poolSize: 1 });
+    const connection = await pool.acquire();
+    Object.defineProperty(raw(connection), "isBroken", {
+      get: () => {
+        throw new Error("cannot tell");
+      },
+    });
+    connection.release();
+    assertEquals(pool.stats().discarded, 1);
+    driver.failure = new Error("down");
+    driver.isTransient = () => {
+      throw new Error("cannot tell");
+    };
+    const error = await assertRejects(() => pool.acquire(), ConnectError);
+    assertStrictEquals(error.cause, driver.failure);
+    await pool.close();
+  },
+);
+
 // When the database is down.
 
 Deno.test(
@@ -1166,7 +1223,22 @@ Deno.test(
       assertInstanceOf(error, ConnectError);
       assertStrictEquals(error.cause, driver.failure);
     }
-    // It is back: whoever waits is served within a probe interval, with no storm.
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "after an outage the waiters are served within a probe interval, and no stampede connects",
+  { permissions: NONE },
+  async () => {
+    const driver = new FakeDriver();
+    driver.failure = new Error("connection refused");
+    const { pool, clock } = fakePool({
+      ...{ poolSize: 10, maxConnecting: 10, probeIntervalMs: 1000 },
+    }, { driver });
+    const gone = pool.acquire().catch(() => {});
+    await clock.advanceAsync(10_000);
+    await gone;
     driver.failure = undefined;
     const { attempts } = driver;
     const served = Promise.all(
@@ -1262,6 +1334,23 @@ Deno.test(
     );
     held.release();
     assertEquals([pool.stats().open, clock.pending], [0, 0]);
+  },
+);
+
+Deno.test(
+  "an acquire after close() fails at once, without waiting out its timeout",
+  { permissions: NONE },
+  async () => {
+    const { pool, clock } = fakePool({ acquireTimeoutMs: 30_000 });
+    const held = await pool.acquire();
+    const closing = pool.close();
+    const startMs = clock.now();
+    await assertRejects(() => pool.acquire(), PoolClosedError);
+    assertStrictEquals(pool.tryAcquire(), undefined);
+    held.release();
+    await closing;
+    await assertRejects(() => pool.acquire(), PoolClosedError);
+    assertEquals(clock.now(), startMs);
   },
 );
 

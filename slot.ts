@@ -1,5 +1,5 @@
 /**
- * A place in the pool, and a request for one.
+ * A place in the pool.
  *
  * @module
  */
@@ -79,31 +79,4 @@ export interface SlotOwner<C extends Resource> {
   stateExpired(slot: Slot<C>): void;
   resetDone(slot: Slot<C>, error: unknown): void;
   pingDone(slot: Slot<C>, error: unknown): void;
-}
-
-/** Where a request stands in line. */
-export interface WaiterQueue<C extends Resource> {
-  /** Takes a request back, and says whether it was still unanswered. */
-  abandon(waiter: Waiter<C>): boolean;
-}
-
-/** A request for a connection that could not be served at once. */
-export abstract class Waiter<C extends Resource> {
-  next: Waiter<C> | undefined;
-  previous: Waiter<C> | undefined;
-  /** The line it stands in, until it is answered. */
-  queue: WaiterQueue<C> | undefined;
-  sinceMs = 0;
-  timeoutMs = 0;
-  /** Its own deadline, where the one of the queue does not fit. */
-  deadline: Deadline | undefined;
-
-  get isQueued(): boolean {
-    return this.queue !== undefined;
-  }
-
-  /** Called once, when a connection is handed over. */
-  abstract served(slot: Slot<C>): void;
-  /** Called once, when there will be none. */
-  abstract failed(error: Error): void;
 }

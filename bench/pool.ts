@@ -68,20 +68,23 @@ export async function benchPool({ isQuick }: SuiteOptions): Promise<Report> {
       reference: rows[BARE],
     });
   }
-  const { oneTask, manyTasks, hundred, tenThousand } = measured as Required<
-    typeof measured
-  >;
+  const { oneTask, manyTasks, hundred, tenThousand, waiterMemory } =
+    measured as Required<typeof measured>;
   return {
     suite: "pool",
     tables,
     goals: [
       ...speedGoals("one task", oneTask),
       ...speedGoals("100 tasks", manyTasks),
+      // The collector's work grows with what is alive, in any program; what the
+      // pool adds to that must not grow.
       atMost(
         1.5,
-        "cost with 10,000 waiters over that with 100",
-        ratio(tenThousand[OURS], hundred[OURS]),
+        "cost with 10,000 waiters over that with 100, by the bare array's growth",
+        ratio(tenThousand[OURS], hundred[OURS]) /
+          ratio(tenThousand[BARE], hundred[BARE]),
       ),
+      ...memoryGoals("a waiter", waiterMemory),
     ],
   };
 }
@@ -108,6 +111,17 @@ async function measure(
   return Object.fromEntries(
     NAMES.map((name) => [name, { label: name, samples: samples[name] }]),
   ) as unknown as Rows;
+}
+
+function memoryGoals(of: string, rows: Rows): Goal[] {
+  const shares = PEERS.map((peer) => ratio(rows[OURS], rows[peer]));
+  return [
+    atMost(
+      1,
+      `memory of ${of}, times the leanest pool of npm`,
+      Math.max(...shares),
+    ),
+  ];
 }
 
 function speedGoals(when: string, rows: Rows): Goal[] {
