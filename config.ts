@@ -6,7 +6,24 @@
  */
 
 import { ConfigError, type ConfigProblem } from "./errors.ts";
-import { DEFAULT_RETRY_POLICY, JITTERS, type RetryPolicy } from "./retry.ts";
+import {
+  DEFAULT_RETRY_POLICY,
+  RETRY_RULES,
+  type RetryPolicy,
+} from "./retry.ts";
+import {
+  BOOLEAN,
+  checkRecord,
+  durationFrom,
+  hidePassword,
+  integerFrom,
+  isRecord,
+  oneOf,
+  type Rule,
+  show,
+} from "./rules.ts";
+
+export { hidePassword, nearest } from "./rules.ts";
 
 /** When a pool checks that a connection still works. */
 export type Validation = "release" | "borrow" | "both" | "never";
@@ -59,8 +76,8 @@ export interface ConnectionOptions {
    */
   readonly maxConnecting?: number;
   /**
-   * How often a database that is down is tried again, in milliseconds.
-   * Default: 1000: one connect a second harms nobody.
+   * How often a database that is down is tried again, in milliseconds, at
+   * least 1. Default: 1000: one connect a second harms nobody.
    */
   readonly probeIntervalMs?: number;
   /** Close a connection that was idle for so long, in ms. Default: 0, never. */
@@ -107,47 +124,7 @@ export interface ConnectionOptions {
   readonly retry?: Partial<RetryPolicy>;
 }
 
-interface Rule {
-  readonly text: string;
-  readonly holds: (value: unknown) => boolean;
-}
-
-// The longest delay that a timer of the platform can take: 24.8 days.
-const LONGEST_MS = 2 ** 31 - 1;
-
-const isNumber = (value: unknown): value is number =>
-  typeof value === "number" && Number.isFinite(value);
-
-function integerFrom(least: number): Rule {
-  return {
-    text: `must be an integer >= ${least}`,
-    holds: (value) => Number.isSafeInteger(value) && (value as number) >= least,
-  };
-}
-
-function numberFrom(least: number): Rule {
-  return {
-    text: `must be a finite number >= ${least}`,
-    holds: (value) => isNumber(value) && value >= least,
-  };
-}
-
-function oneOf(values: readonly string[]): Rule {
-  return {
-    text: `must be one of ${values.join(", ")}`,
-    holds: (value) => values.includes(value as string),
-  };
-}
-
-const DURATION: Rule = {
-  text: `must be a number of milliseconds from 0 to ${LONGEST_MS}`,
-  holds: (value) => isNumber(value) && value >= 0 && value <= LONGEST_MS,
-};
-
-const BOOLEAN: Rule = {
-  text: "must be true or false",
-  holds: (value) => typeof value === "boolean",
-};
+const DURATION = durationFrom(0);
 
 const VALIDATIONS: readonly Validation[] = [
   "release",
@@ -164,7 +141,7 @@ const OPTION_RULES = {
   maxWaiting: integerFrom(0),
   minIdle: integerFrom(0),
   maxConnecting: integerFrom(1),
-  probeIntervalMs: DURATION,
+  probeIntervalMs: durationFrom(1),
   idleTimeoutMs: DURATION,
   maxLifetimeMs: DURATION,
   maxUses: integerFrom(0),
@@ -178,14 +155,6 @@ const OPTION_RULES = {
   Exclude<keyof ConnectionOptions, "database" | "retry">,
   Rule
 >;
-
-const RETRY_RULES: Record<keyof RetryPolicy, Rule> = {
-  maxAttempts: integerFrom(1),
-  baseDelayMs: DURATION,
-  factor: numberFrom(1),
-  maxDelayMs: DURATION,
-  jitter: oneOf(JITTERS),
-};
 
 /** The settings of a pool: complete, checked and frozen. */
 export class ConnectionConfig implements Required<ConnectionOptions> {
@@ -299,7 +268,10 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
     Object.freeze(this);
   }
 
-  /** What `database` says, taken apart. */
+  /**
+   * What `database` says, taken apart. The URL of a server may hold a password,
+   * so it is there for whoever asks for it, and never shown.
+   */
   get target(): DatabaseTarget {
     return this.#target;
   }
@@ -310,14 +282,10 @@ export class ConnectionConfig implements Required<ConnectionOptions> {
     return { ...this, database };
   }
 
-  /** The settings for `console.log`, with any password hidden. */
+  /** The settings for `console.log` in Deno, with any password hidden. */
   [Symbol.for("Deno.customInspect")](inspect: typeof Deno.inspect): string {
     return `ConnectionConfig ${inspect(this.toJSON())}`;
   }
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 // Unlike ?? this leaves null to be refused.
@@ -333,39 +301,23 @@ function defined<T extends object>(options: T): Partial<T> {
   ) as Partial<T>;
 }
 
-function checkRecord(
-  name: string,
-  record: unknown,
-  unchecked: readonly string[],
-  rules: Record<string, Rule>,
-  problems: ConfigProblem[],
-): void {
-  if (!isRecord(record)) {
-    const rule = "must be an object of options";
-    problems.push({ field: name, rule, value: show(record) });
-    return;
-  }
-  const known = [...unchecked, ...Object.keys(rules)];
-  const prefix = name === "options" ? "" : `${name}.`;
-  for (const [key, value] of Object.entries(record)) {
-    const field = `${prefix}${key}`;
-    if (!known.includes(key)) {
-      const near = nearest(key, known);
-      const rule = "is not an option" +
-        (near ? ` (did you mean '${near}'?)` : "");
-      problems.push({ field, rule, value: show(value) });
-    } else if (value !== undefined && rules[key]?.holds(value) === false) {
-      problems.push({ field, rule: rules[key].text, value: show(value) });
-    }
-  }
-}
+/** A server; its URL is no property, lest it be shown with its password. */
+class ServerTarget {
+  readonly kind = "postgres";
+  readonly #url: string;
 
-function show(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(hidePassword(value));
-  if (typeof value === "object" && value !== null) {
-    return Array.isArray(value) ? "an array" : "an object";
+  constructor(url: string) {
+    this.#url = url;
   }
-  return typeof value === "bigint" ? `${value}n` : String(value);
+
+  get url(): string {
+    return this.#url;
+  }
+
+  // Asked for hidden properties, it would call the getter.
+  [Symbol.for("Deno.customInspect")](inspect: typeof Deno.inspect): string {
+    return inspect({ ...this, url: hidePassword(this.#url) });
+  }
 }
 
 /**
@@ -379,7 +331,7 @@ function parseDatabase(text: unknown): DatabaseTarget | string {
   if (text.includes("\0")) return "must not contain a NUL character";
   if (/^postgres(ql)?:\/\//i.test(text)) {
     return URL.canParse(text)
-      ? { kind: "postgres", url: text }
+      ? new ServerTarget(text)
       : "must be a valid URL, such as 'postgres://user@host:5432/name'";
   }
   const path = text.replace(/^sqlite:(?!\/\/[^/])/, "");
@@ -392,29 +344,6 @@ function parseDatabase(text: unknown): DatabaseTarget | string {
     return "must be a path, ':memory:', 'sqlite:PATH' or a 'postgres://' URL";
   }
   return { kind: "sqlite", path };
-}
-
-/**
- * Any text with the passwords of the URLs in it replaced by `***`: the one
- * between user name and host, and the one given as a parameter.
- *
- * ```ts
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(hidePassword("postgres://me:secret@host/db"), "postgres://me:***@host/db");
- * ```
- */
-export function hidePassword(text: string): string {
-  // Up to the last @, since an unescaped password may hold anything, as may the
-  // user name; and what stands for a port but is none, as in a URL whose host
-  // was forgotten. Hiding too much is harmless.
-  return text
-    .replace(/(:\/\/[^/:]*):.*@/gs, "$1:***@")
-    .replace(/(:\/\/[^/:@[]*):(?!\d+(?:[/?#\s]|$)|\*\*\*)[^/?#\s]*/g, "$1:***")
-    .replace(
-      /([?&](?:password|sslpassword|passfile)=)(?!\*\*\*)[^&]*/gi,
-      "$1***",
-    );
 }
 
 const UNIT_MS: Readonly<Record<string, number>> = {
@@ -451,46 +380,4 @@ export function parseDuration(
   // Rounded to a nanosecond, since 0.001 * 1000 and the like are not exact.
   const ms = Number(match[1]) * (UNIT_MS[match[2] ?? bareUnit] ?? NaN);
   return Math.round(ms * 1e6) / 1e6;
-}
-
-/**
- * The word of `words` that `word` most likely was meant to be, if one is near
- * enough: at most a third of its letters wrong, swapped, left out or too many.
- */
-export function nearest(
-  word: string,
-  words: readonly string[],
-): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
-  for (const candidate of words) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
-    if (distance < bestDistance) {
-      best = candidate;
-      bestDistance = distance;
-    }
-  }
-  return best;
-}
-
-// Levenshtein's distance, with the swap of two neighbours as one more mistake
-// that counts once (optimal string alignment), a row at a time.
-function editDistance(a: string, b: string): number {
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const isSame = a[i - 1] === b[j - 1];
-      const isSwap = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
-      row[j] = Math.min(
-        (last[j - 1] ?? 0) + (isSame ? 0 : 1),
-        (last[j] ?? 0) + 1,
-        (row[j - 1] ?? 0) + 1,
-        isSwap ? (beforeLast[j - 2] ?? Infinity) + 1 : Infinity,
-      );
-    }
-    [beforeLast, last] = [last, row];
-  }
-  return last[b.length] ?? 0;
 }

@@ -5,6 +5,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { inspect } from "node:util";
 import {
   ConnectionConfig,
   type ConnectionOptions,
@@ -93,7 +94,7 @@ Deno.test({
       maxWaiting: 0,
       minIdle: 1,
       maxConnecting: 2,
-      probeIntervalMs: 0,
+      probeIntervalMs: 1,
       idleTimeoutMs: 0.5,
       maxLifetimeMs: 2 ** 31 - 1,
       maxUses: 7,
@@ -128,7 +129,8 @@ const WRONG: Record<string, readonly unknown[]> = {
   maxWaiting: [...NEVER_RIGHT, 1.5],
   minIdle: [...NEVER_RIGHT, 1.5],
   maxConnecting: [...NEVER_RIGHT, 0, 1.5],
-  probeIntervalMs: [...NEVER_RIGHT, 2 ** 31],
+  // 0 would try a database that is down again and again without a rest.
+  probeIntervalMs: [...NEVER_RIGHT, 0, 0.5, 2 ** 31],
   idleTimeoutMs: [...NEVER_RIGHT, 2 ** 31],
   maxLifetimeMs: [...NEVER_RIGHT, 2 ** 31],
   maxUses: [...NEVER_RIGHT, 1.5],
@@ -340,17 +342,21 @@ Deno.test({
       ["sqlite:a.db", { kind: "sqlite", path: "a.db" }],
       ["sqlite:C:\\x.db", { kind: "sqlite", path: "C:\\x.db" }],
       ["sqlite:/x/a.db", { kind: "sqlite", path: "/x/a.db" }],
-      ["postgres://u@h/x", { kind: "postgres", url: "postgres://u@h/x" }],
-      ["postgresql://h", { kind: "postgres", url: "postgresql://h" }],
-      ["POSTGRES://h:1/x?a=b", {
-        kind: "postgres",
-        url: "POSTGRES://h:1/x?a=b",
-      }],
     ];
     for (const [database, target] of cases) {
       const config = new ConnectionConfig({ database });
       assertEquals<unknown>(config.target, target);
       assertEquals(config.database, database);
+    }
+    const servers = [
+      "postgres://u:p@h/x",
+      "postgresql://h",
+      "POSTGRES://h?a=b",
+    ];
+    for (const database of servers) {
+      const { target } = new ConnectionConfig({ database });
+      assert(target.kind === "postgres");
+      assertEquals(target.url, database);
     }
   },
 });
@@ -416,6 +422,12 @@ const SECRET_URLS = ODD_PASSWORDS.flatMap((password) => [
   // The host forgotten.
   "postgres://u:hunter2",
   "postgres://u:hunter2:5432/x",
+  // The slashes forgotten.
+  "postgres:u:hunter2@h/x",
+  "postgresql:u:hunter2@hunter2@h",
+  "Postgres:/u:hunter2@h:5432",
+  "postgres:u:hunter2",
+  "mysql:u:hunter2@h/x",
 ]);
 
 Deno.test({
@@ -428,7 +440,12 @@ Deno.test({
         const config = new ConnectionConfig({ database });
         shown.push(JSON.stringify(config), JSON.stringify({ config }));
         shown.push(Deno.inspect(config), Deno.inspect({ a: [config] }));
-        shown.push(String(config));
+        shown.push(String(config), JSON.stringify(config.target));
+        for (const value of [config, config.target]) {
+          const all = { showHidden: true, getters: true };
+          shown.push(Deno.inspect(value), Deno.inspect(value, all));
+          shown.push(inspect(value), inspect(value, all));
+        }
         assertEquals(config.database, database);
       } catch (error) {
         assertInstanceOf(error, ConfigError);
@@ -461,6 +478,10 @@ Deno.test({
       ["postgres://u@h:5432/x", "postgres://u@h:5432/x"],
       ["postgres://h:5432/x", "postgres://h:5432/x"],
       ["postgres://[::1]:5432/x", "postgres://[::1]:5432/x"],
+      ["postgres:u:secret@h", "postgres:u:***@h"],
+      ["postgres:h:5432/x", "postgres:h:5432/x"],
+      ["sqlite::memory:", "sqlite::memory:"],
+      ["Cannot open it: SQLite: no", "Cannot open it: SQLite: no"],
       ["C:\\data\\a.db", "C:\\data\\a.db"],
       ["me@example.com: no", "me@example.com: no"],
       ["", ""],

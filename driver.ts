@@ -9,7 +9,11 @@
  * @module
  */
 
-/** What a driver calls when it is done: with an error, or with nothing. */
+/**
+ * What a driver calls when it is done: with an error, or with nothing. It must
+ * be called exactly once, at once or later: a connection whose `Done` is never
+ * called keeps its place in the pool for ever.
+ */
 export type Done = (error?: unknown) => void;
 
 /** A connection as the pool sees it. */
@@ -32,10 +36,13 @@ export interface Driver<C extends Resource = Resource> {
   /**
    * Opens a connection and calls `done` exactly once, at once or later.
    *
+   * @param lost may be called when a connection that is open is found to be gone
+   * while nobody asks it anything; `isBroken` must tell so by then.
    * @returns nothing, or a function that gives up; `done` may still be called.
    */
   connect(
     done: (error: unknown, connection?: C) => void,
+    lost: (error: unknown) => void,
   ): (() => void) | void;
   /** Whether an error of `connect` might not come again. */
   isTransient(error: unknown): boolean;
@@ -59,7 +66,9 @@ export type SqlParameter =
   | bigint
   | string
   | Uint8Array
-  | Date;
+  | Date
+  // An array of PostgreSQL; SQLite has none.
+  | readonly SqlParameter[];
 
 /** The parameters of a statement: by position, or by name. */
 export type SqlParameters =
@@ -69,24 +78,52 @@ export type SqlParameters =
 /** A row: its columns by name. */
 export type Row = Record<string, unknown>;
 
+/** What one statement may ask for. */
+export interface QueryOptions {
+  /** Gives the statement up; its promise is rejected with the reason. */
+  readonly signal?: AbortSignal;
+  /**
+   * How long the statement may take, in milliseconds. Default: as long as it
+   * takes, but for a lock no longer than the pool's `timeoutMs` with SQLite.
+   */
+  readonly timeoutMs?: number;
+}
+
 /** What a statement that gives no rows did. */
 export interface ExecuteResult {
   /** How many rows it inserted, updated or deleted. */
   readonly changes: number;
 }
 
+/** A kind of SQL. */
+export type Dialect = "sqlite" | "postgres";
+
 /** A connection as its holder sees it. */
 export interface Connection extends Resource {
   /** The driver's own object, for what this interface does not offer. */
   readonly raw: unknown;
+  /** The SQL that it speaks. */
+  readonly dialect: Dialect;
   /** Whether a transaction is open. */
   readonly inTransaction: boolean;
   /** Runs a statement and gives all its rows. */
-  query(sql: string, parameters?: SqlParameters): Promise<Row[]>;
+  query(
+    sql: string,
+    parameters?: SqlParameters,
+    options?: QueryOptions,
+  ): Promise<Row[]>;
   /** Runs a statement for its effect. */
-  execute(sql: string, parameters?: SqlParameters): Promise<ExecuteResult>;
+  execute(
+    sql: string,
+    parameters?: SqlParameters,
+    options?: QueryOptions,
+  ): Promise<ExecuteResult>;
   /** Runs a statement and gives its rows one by one. */
-  iterate(sql: string, parameters?: SqlParameters): AsyncIterableIterator<Row>;
+  iterate(
+    sql: string,
+    parameters?: SqlParameters,
+    options?: QueryOptions,
+  ): AsyncIterableIterator<Row>;
   /** Opens a transaction that may write, or a savepoint inside one. */
   begin(): Promise<void>;
   /** Makes what happened since the last `begin` permanent. */

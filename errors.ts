@@ -211,12 +211,30 @@ export class LockTimeoutError extends Error {
   readonly timeoutMs: number;
 
   /** Made where the error arises. */
-  constructor(database: string, timeoutMs: number, options?: ErrorOptions) {
+  constructor(
+    database: string,
+    timeoutMs: number,
+    { advice, ...options }: ErrorOptions & { advice?: string } = {},
+  ) {
     super(
       `The database is locked: another connection kept its lock on ${database} ` +
-        `for longer than ${timeoutMs} ms`,
+        `for longer than ${timeoutMs} ms${advice ? `; ${advice}` : ""}`,
       options,
     );
+    this.timeoutMs = timeoutMs;
+  }
+}
+
+/** A statement took longer than it was given. */
+export class QueryTimeoutError extends Error {
+  /** The name of the class, for logs. */
+  override readonly name: string = "QueryTimeoutError";
+  /** How long it was given, in milliseconds. */
+  readonly timeoutMs: number;
+
+  /** Made where the error arises. */
+  constructor(timeoutMs: number, options?: ErrorOptions) {
+    super(`The statement took longer than ${timeoutMs} ms`, options);
     this.timeoutMs = timeoutMs;
   }
 }

@@ -23,6 +23,7 @@ const FLOORS: readonly (readonly string[])[] = [
       "labels.ts",
       "pool_report.ts",
       "retry.ts",
+      "rules.ts",
       "slot.ts",
       "waiters.ts",
       "whole_file.ts",

@@ -15,9 +15,11 @@ export {
 } from "./config.ts";
 export type {
   Connection,
+  Dialect,
   Done,
   Driver,
   ExecuteResult,
+  QueryOptions,
   Resource,
   Row,
   SqlParameter,
@@ -33,6 +35,7 @@ export {
   NestedAcquireError,
   PoolClosedError,
   type PoolState,
+  QueryTimeoutError,
   ReleaseError,
   RetryError,
   type RetryHistory,

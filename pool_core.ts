@@ -640,13 +640,20 @@ export class PoolCore<C extends Resource>
       }
     };
     try {
-      slot.cancelConnect = this.#driver.connect(done) ?? undefined;
+      const lost = (error: unknown): void => this.#lost(slot, error);
+      slot.cancelConnect = this.#driver.connect(done, lost) ?? undefined;
     } catch (error) {
       done(error);
     }
     if (slot.state !== "opening") return;
     const dueMs = slot.connectSinceMs + this.#config.timeoutMs;
     this.#background.set(slot, dueMs);
+  }
+
+  /** The server has closed a connection, or the network has lost it. */
+  #lost(slot: Slot<C>, error: unknown): void {
+    // A check fails by itself, and a holder finds out and gives it back.
+    if (slot.state === "idle") this.#discard(slot, error);
   }
 
   #isTransient(error: unknown): boolean {

@@ -12,35 +12,21 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import type { ConnectionOptions } from "./config.ts";
 import { delay } from "./clock.ts";
 import {
   AcquireTimeoutError,
+  ConfigError,
   type Holder,
   LockTimeoutError,
   NestedAcquireError,
   RetryError,
 } from "./errors.ts";
-import { ConnectionPool, type PoolDependencies } from "./pool.ts";
 import type { PoolEvents } from "./pool_report.ts";
 import { RetryBudget } from "./retry.ts";
-import { FakeDriver, PermanentError } from "./testing.ts";
+import { FakeDriver, fakePool, PermanentError } from "./testing.ts";
 import { settled, VirtualClock } from "./virtual_clock.ts";
 
 const NONE = "none" as const;
-
-function fakePool(
-  options: ConnectionOptions = {},
-  dependencies: PoolDependencies & { driver?: FakeDriver } = {},
-): { pool: ConnectionPool; driver: FakeDriver; clock: VirtualClock } {
-  const clock = new VirtualClock();
-  const driver = dependencies.driver ?? new FakeDriver();
-  const pool = new ConnectionPool({
-    ...{ database: "fake.db", poolSize: 2, maxOverflow: 0 },
-    ...options,
-  }, { clock, random: () => 0.5, ...dependencies, driver });
-  return { pool, driver, clock };
-}
 
 // Leaks.
 
@@ -447,6 +433,25 @@ Deno.test(
       "the reply was lost",
     );
     assertEquals(runs, 1);
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "transaction() refuses a retry policy that breaks a rule, and runs nothing",
+  {
+    permissions: NONE,
+  },
+  async () => {
+    const { pool } = fakePool();
+    const retry = { maxAttempts: 0, baseDelayMs: -1 };
+    const failed = await assertRejects(
+      () => pool.transaction(() => assert(false, "was run"), { retry }),
+      ConfigError,
+    );
+    const fields = failed.problems.map(({ field }) => field);
+    assertEquals(fields, ["retry.maxAttempts", "retry.baseDelayMs"]);
+    assertEquals(pool.stats().acquired, 0);
     await pool.close();
   },
 );

@@ -102,29 +102,31 @@ export interface PoolEvents {
   close?(report: CloseReport): void;
 }
 
+// A record, so that a hook without its name here does not compile.
+const EVENTS: Record<keyof PoolEvents, true> = {
+  connect: true,
+  connectFail: true,
+  connectRetry: true,
+  acquire: true,
+  release: true,
+  discard: true,
+  retire: true,
+  closeFail: true,
+  timeout: true,
+  reject: true,
+  abort: true,
+  leak: true,
+  leakEnd: true,
+  leakReclaim: true,
+  close: true,
+};
+
 /**
  * The same hooks, made harmless: one that throws in the midst of a transition
  * must not leave it half done.
  */
 export function guarded(events: PoolEvents): PoolEvents {
-  const names: (keyof PoolEvents)[] = [
-    ...[
-      "connect",
-      "connectFail",
-      "connectRetry",
-      "acquire",
-      "release",
-    ] as const,
-    ...[
-      "discard",
-      "retire",
-      "closeFail",
-      "timeout",
-      "reject",
-      "abort",
-    ] as const,
-    ...["leak", "leakEnd", "leakReclaim", "close"] as const,
-  ];
+  const names = Object.keys(EVENTS) as (keyof PoolEvents)[];
   return Object.fromEntries(
     names.filter((name) => events[name] !== undefined).map((name) => [
       name,

@@ -26,13 +26,13 @@ import {
   TooManyWaitersError,
 } from "./errors.ts";
 import { type AcquireOptions, ConnectionPool } from "./pool.ts";
-import type { PoolEvents } from "./pool_report.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
 import type { RetryNotice } from "./retry.ts";
 import { SqliteDriver } from "./sqlite.ts";
 import {
   type FakeConnection,
   FakeDriver,
+  fakePool,
   FILES,
   FILES_AND_PROCESSES,
   holdLock,
@@ -44,23 +44,6 @@ import {
 import { settled, VirtualClock } from "./virtual_clock.ts";
 
 const NONE = "none" as const;
-/** A pool on a fake database and virtual time. */
-function fakePool(
-  options: ConnectionOptions = {},
-  { driver = new FakeDriver(), events = {} as PoolEvents } = {},
-): { pool: ConnectionPool; driver: FakeDriver; clock: VirtualClock } {
-  const clock = new VirtualClock();
-  const random = (): number => 0.5;
-  const config = new ConnectionConfig({
-    poolSize: 2,
-    maxOverflow: 0,
-    // A path, as `:memory:` would be one connection for all.
-    database: "fake.db",
-    ...options,
-  });
-  const pool = new ConnectionPool(config, { driver, clock, random, events });
-  return { pool, driver, clock };
-}
 
 function raw(connection: PooledConnection): FakeConnection {
   return connection.raw as FakeConnection;

@@ -6,7 +6,21 @@
  */
 
 import { type Clock, delay, systemClock } from "./clock.ts";
-import { messageOf, RetryError } from "./errors.ts";
+import {
+  ConfigError,
+  type ConfigProblem,
+  messageOf,
+  RetryError,
+} from "./errors.ts";
+import {
+  checkRecord,
+  durationFrom,
+  integerFrom,
+  numberFrom,
+  oneOf,
+  type Rule,
+  show,
+} from "./rules.ts";
 
 /** How a delay is varied, so that clients which failed together part ways. */
 export type Jitter = "none" | "full" | "equal" | "decorrelated";
@@ -32,6 +46,15 @@ export interface RetryPolicy {
   /** How the waits are varied. */
   readonly jitter: Jitter;
 }
+
+/** What the parts of a policy must be. */
+export const RETRY_RULES: Record<keyof RetryPolicy, Rule> = {
+  maxAttempts: integerFrom(1),
+  baseDelayMs: durationFrom(0),
+  factor: numberFrom(1),
+  maxDelayMs: durationFrom(0),
+  jitter: oneOf(JITTERS),
+};
 
 /**
  * Three attempts outlast a hiccup without hiding an outage. 10 ms is the time
@@ -102,6 +125,8 @@ export type RetryPolicyName =
  * A policy by its usual name: `none` tries again at once, `fixed` always waits
  * `baseDelayMs`, `exponential` doubles without jitter, and the others are the
  * exponential one with that jitter.
+ *
+ * @throws {ConfigError} if there is no such name, or a change breaks its rule.
  */
 export function retryPolicy(
   name: RetryPolicyName,
@@ -115,10 +140,18 @@ export function retryPolicy(
     equal: { jitter: "equal" },
     decorrelated: { jitter: "decorrelated" },
   };
+  const isKnown = oneOf(Object.keys(named));
+  if (!isKnown.holds(name)) {
+    const value = show(name);
+    throw new ConfigError([{ field: "name", rule: isKnown.text, value }]);
+  }
   return complete({ ...named[name], ...changes });
 }
 
 function complete(policy: Partial<RetryPolicy>): RetryPolicy {
+  const problems: ConfigProblem[] = [];
+  checkRecord("retry", policy, [], RETRY_RULES, problems);
+  if (problems.length > 0) throw new ConfigError(problems);
   const standard = DEFAULT_RETRY_POLICY;
   return {
     maxAttempts: policy.maxAttempts ?? standard.maxAttempts,
@@ -242,6 +275,7 @@ export interface RetryOptions {
  * @param fn is given the number of the attempt, from 1, and a signal that is
  * aborted when the attempt has taken too long or everything is to end.
  * @param policy what it leaves out is taken from `DEFAULT_RETRY_POLICY`.
+ * @throws {ConfigError} if the policy breaks a rule; then nothing is called.
  * @throws {RetryError} when it gave up; its `cause` is the last error.
  * @throws the signal's reason when aborted, and any permanent error as it is.
  */
@@ -271,8 +305,8 @@ export async function retry<T>(
         delaysMs.at(-1),
       );
       // Turned round, so that a limit that is no number does not lift itself.
-      const isLast = !(attempt < completePolicy.maxAttempts) ||
-        elapsedMs + delayMs > timeoutMs;
+      const isLast = attempt >= completePolicy.maxAttempts ||
+        !(elapsedMs + delayMs <= timeoutMs);
       if (isLast || budget?.withdraw() === false) {
         throw new RetryError(error, { attempts: attempt, delaysMs, elapsedMs });
       }

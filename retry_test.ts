@@ -7,7 +7,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { RetryError } from "./errors.ts";
+import { ConfigError, RetryError } from "./errors.ts";
 import {
   backoffDelayMs,
   DEFAULT_RETRY_POLICY,
@@ -528,14 +528,70 @@ Deno.test({
 });
 
 Deno.test({
+  name: "retry() refuses a policy that breaks a rule, before it calls anything",
+  permissions,
+  async fn() {
+    const wrong: Record<keyof RetryPolicy, readonly unknown[]> = {
+      maxAttempts: [0, -1, 1.5, NaN, Infinity, "3", null],
+      baseDelayMs: [-1, NaN, Infinity, 2 ** 31, "1"],
+      factor: [0, 0.5, NaN, Infinity],
+      maxDelayMs: [-1, NaN, Infinity, 2 ** 31],
+      jitter: ["Full", "", null, 0],
+    };
+    const fn = () => assert(false, "was called");
+    for (const [field, values] of Object.entries(wrong)) {
+      for (const value of values) {
+        const policy = { [field]: value };
+        const error = await assertRejects(() => retry(fn, policy), ConfigError);
+        const fields = error.problems.map((problem) => problem.field);
+        assertEquals(fields, [`retry.${field}`], Deno.inspect(value));
+        assertThrows(() => retryPolicy("full", policy), ConfigError);
+      }
+    }
+    const policy = { maxAttempts: 0, factor: NaN, jiter: "none" };
+    await assertRejects(
+      () => retry(fn, policy),
+      ConfigError,
+      "Cannot create configuration as 'retry.maxAttempts' must be an integer " +
+        ">= 1: current value is 0; 'retry.factor' must be a finite number >= 1: " +
+        "current value is NaN; 'retry.jiter' is not an option (did you mean " +
+        "'jitter'?): current value is \"none\"",
+    );
+    await assertRejects(
+      () => retry(fn, null as unknown as RetryPolicy),
+      ConfigError,
+      "'retry' must be an object of options",
+    );
+  },
+});
+
+Deno.test({
+  name: "retryPolicy() refuses a name that it does not know",
+  permissions,
+  fn() {
+    for (const name of ["Full", "", "toString", undefined]) {
+      assertThrows(
+        () => retryPolicy(name as "full"),
+        ConfigError,
+        "'name' must be one of none, fixed, exponential, full, equal, decorrelated",
+      );
+    }
+  },
+});
+
+Deno.test({
   name: "a limit that is no number does not lift itself",
   permissions,
   async fn() {
     let calls = 0;
-    const outcome = await retry(() => {
-      calls++;
-      throw new Error("no");
-    }, { maxAttempts: NaN }).catch((error) => error);
+    const outcome = await retry(
+      () => {
+        calls++;
+        throw new Error("no");
+      },
+      { baseDelayMs: 0 },
+      { timeoutMs: NaN },
+    ).catch((error) => error);
     assertInstanceOf(outcome, RetryError);
     assertEquals(calls, 1);
     for (const options of [{ ratio: NaN }, { ratio: -1 }, { capacity: NaN }]) {

@@ -24,13 +24,19 @@ import { backoffDelayMs, type RetryPolicy } from "./retry.ts";
 
 /** What a `SqliteDriver` is told. */
 export interface SqliteOptions {
-  /** The file, or `:memory:`. */
+  /** The file, which is made if it is missing, or `:memory:`. */
   readonly path: string;
-  /** How long to wait for a lock, in milliseconds. */
+  /**
+   * How long to wait for a lock, in milliseconds; 0 does not wait. Whoever waits
+   * longer gets a `LockTimeoutError`.
+   */
   readonly timeoutMs: number;
-  /** Default: real time. */
+  /** What the waiting is measured with. Default: real time. */
   readonly clock?: Clock;
-  /** Default: `Math.random`. */
+  /**
+   * Gives numbers from 0 up to, but not including, 1, which vary how soon a lock
+   * is tried again. Default: `Math.random`.
+   */
   readonly random?: () => number;
 }
 
@@ -50,12 +56,24 @@ const MOST_STATEMENTS = 128;
 // To look after the file costs several times what a statement does.
 const FILE_CHECK_MS = 100;
 
-/** Opens connections to one SQLite database. */
+// What every holder may rely on.
+const SETTINGS = "PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 0; " +
+  "PRAGMA query_only = OFF";
+
+/**
+ * Opens connections to one SQLite database: in WAL mode, with foreign keys
+ * enforced.
+ */
 export class SqliteDriver implements Driver<SqliteConnection> {
+  /** The file, or `:memory:`. */
   readonly path: string;
+  /** How long a lock is waited for, in milliseconds. */
   readonly timeoutMs: number;
+  /** What the waiting is measured with. */
   readonly clock: Clock;
+  /** What varies how soon a lock is tried again. */
   readonly random: () => number;
+  /** Whether it is `:memory:`, where each connection is a database of its own. */
   readonly isSingleton: boolean;
   /** The writers of this pool, who wait for one another. */
   readonly writers: WriterQueue;
@@ -63,6 +81,7 @@ export class SqliteDriver implements Driver<SqliteConnection> {
   fileIdentity = "";
   #fileCheckedMs = -Infinity;
 
+  /** Opens nothing yet. */
   constructor(options: SqliteOptions) {
     this.path = options.path;
     this.timeoutMs = options.timeoutMs;
@@ -72,6 +91,10 @@ export class SqliteDriver implements Driver<SqliteConnection> {
     this.writers = new WriterQueue(this);
   }
 
+  /**
+   * Opens the file, and waits without blocking while it is locked. Giving up on
+   * that calls `done` with a `LockTimeoutError`.
+   */
   connect(
     done: (error: unknown, connection?: SqliteConnection) => void,
   ): (() => void) | void {
@@ -81,11 +104,15 @@ export class SqliteDriver implements Driver<SqliteConnection> {
     } catch (error) {
       return done(this.explain(error));
     }
-    this.checkFile({ isUrgent: true });
     const fail = (error: unknown): void => {
       database.close();
       done(error);
     };
+    try {
+      this.checkFile({ isUrgent: true });
+    } catch (error) {
+      return fail(error);
+    }
     let timer: Timer | undefined;
     let attempt = 0;
     const setUp = (): void => {
@@ -119,6 +146,8 @@ export class SqliteDriver implements Driver<SqliteConnection> {
    * Looks which file is at the path, unless it was looked at a moment ago. SQLite
    * does not: it goes on writing to a file that was deleted or replaced, and
    * what it writes is lost without a word.
+   *
+   * @throws what `Deno.statSync` does, unless there is no file at all.
    */
   checkFile({ isUrgent = false } = {}): void {
     if (this.isSingleton) return;
@@ -134,6 +163,7 @@ export class SqliteDriver implements Driver<SqliteConnection> {
     }
   }
 
+  /** Whether somebody else kept the database locked, and nothing was written. */
   isConflict(error: unknown): boolean {
     return error instanceof LockTimeoutError;
   }
@@ -145,6 +175,13 @@ export class SqliteDriver implements Driver<SqliteConnection> {
 
   /** The same error with the file in its message, where that is what matters. */
   explain(error: unknown): unknown {
+    if (isStale(error)) {
+      return new Error(
+        "Cannot write as others have written since this transaction first read; " +
+          BEGIN_ADVICE,
+        { cause: error },
+      );
+    }
     const text = messageOf(error).replace(/^\d+: /, "");
     const isOfTheFile =
       /unable to open|not a database|malformed|readonly database|disk is full|disk I\/O/
@@ -160,7 +197,7 @@ export class SqliteDriver implements Driver<SqliteConnection> {
 function setUpDatabase(database: Database, isMemory: boolean): void {
   // Checks the file's header too, which opening does not.
   const mode = database.prepare("PRAGMA journal_mode").value<[string]>()?.[0];
-  database.exec("PRAGMA foreign_keys = ON");
+  database.exec(SETTINGS);
   if (isMemory || mode === "wal") return;
   try {
     // Readers and a writer go on beside each other only in this mode.
@@ -172,9 +209,21 @@ function setUpDatabase(database: Database, isMemory: boolean): void {
 }
 
 function isBusy(error: unknown): boolean {
-  return error instanceof SqliteError && error.code === 5 ||
-    /^(5: )?database is locked$/.test(messageOf(error));
+  return !isStale(error) &&
+    (error instanceof SqliteError && error.code === 5 ||
+      /^(5: )?database is locked$/.test(messageOf(error)));
 }
+
+/**
+ * Whether a transaction would write on top of what it has not read, which no
+ * waiting can cure (SQLITE_BUSY_SNAPSHOT). `node:sqlite` tells; of the published
+ * package it looks like any lock.
+ */
+function isStale(error: unknown): boolean {
+  return (error as { errcode?: unknown } | undefined)?.errcode === 517;
+}
+
+const BEGIN_ADVICE = "begin it with transaction(), or with BEGIN IMMEDIATE";
 
 /** Somebody in the queue of writers. */
 interface WriterTurn {
@@ -241,23 +290,48 @@ class WriterQueue {
 interface KeptStatement {
   readonly statement: Statement;
   readonly countsChanges: boolean;
+  readonly marksSession: boolean;
+  /** The names of parameters that were last found to be the right ones. */
+  names: readonly string[] | undefined;
 }
 
-const COMMENT = /--[^\n]*|\/\*[\s\S]*?\*\//.source;
-const QUOTED = /'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]/.source;
-const CHANGES_ROWS = new RegExp(
-  `^(?:\\s|${COMMENT})*(?:insert|update|delete|replace|with)\\b`,
+const NOT_CODE =
+  /'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)/g;
+const CHANGES_ROWS = /^\s*(?:insert|update|delete|replace|with)\b/i;
+// What outlasts the transaction, and is this connection's own: settings, but
+// not what PRAGMA merely asks or writes to the file; attached files; temporary
+// tables and the like.
+const MARKS_SESSION = new RegExp(
+  "(?:^|;)\\s*(?:attach\\b|detach\\b|" +
+    "create\\s+(?:temp(?:orary)?\\s|[^;(]*\\btemp\\s*\\.)|" +
+    'pragma\\s+(?:[\\w"]+\\s*\\.\\s*)?' +
+    "(?!(?:table_\\w+|index_\\w+|foreign_key_\\w+|integrity_check|quick_check|" +
+    "wal_checkpoint|optimize|incremental_vacuum|user_version|application_id)\\b)" +
+    '[\\w"]+\\s*[=(])',
   "i",
 );
-const NOT_CODE = new RegExp(`${QUOTED}|${COMMENT}`, "g");
 
-/** Whether anything but comments follows the end of the first statement. */
-function hasSeveralStatements(sql: string): boolean {
-  return sql.includes(";") && /;\s*[^\s;]/.test(sql.replace(NOT_CODE, " "));
+/** A text without its comments and without what stands in quotes. */
+function codeOf(sql: string): string {
+  return sql.replace(NOT_CODE, (part) => /^[-/]/.test(part) ? " " : '""');
 }
 
-/** A connection to a SQLite database. */
+/** Whether anything but comments follows the end of the first statement. */
+function hasSeveralStatements(code: string): boolean {
+  return /;\s*[^\s;]/.test(code);
+}
+
+/**
+ * A connection to a SQLite database.
+ *
+ * Whoever changes its settings with PRAGMA, attaches a file or makes a temporary
+ * table has it to the end of the loan; then it is closed, and the next holder
+ * gets another. The one connection to `:memory:` cannot be closed: what the
+ * driver itself sets is set again, and the rest stays. What is done through
+ * `raw` goes unnoticed.
+ */
 export class SqliteConnection implements Connection {
+  readonly dialect = "sqlite";
   readonly raw: Database;
   readonly #driver: SqliteDriver;
   readonly #statements = new Map<string, KeptStatement>();
@@ -267,6 +341,8 @@ export class SqliteConnection implements Connection {
   #lastKept: KeptStatement | undefined;
   /** What `begin` has opened and nobody has closed: savepoints, or "". */
   #marks: string[] = [];
+  /** Whether its holder has left something on it that a rollback leaves there. */
+  #isMarked = false;
   /** Grows with each reset: what waits for a lock must not outlive its loan. */
   #loan = 0;
 
@@ -288,48 +364,49 @@ export class SqliteConnection implements Connection {
 
   query(sql: string, parameters?: SqlParameters): Promise<Row[]> {
     return this.#patiently(() =>
-      this.#with(
-        sql,
-        ({ statement }) =>
-          parameters === undefined
-            ? statement.all()
-            : statement.all(checked(parameters)),
-      )
+      this.#with(sql, (kept) => {
+        if (kept.countsChanges) this.#checkFile({ isUrgent: false });
+        return kept.statement.all(bound(kept, parameters));
+      })
     );
   }
 
   execute(sql: string, parameters?: SqlParameters): Promise<ExecuteResult> {
     // Only `exec` runs all of several statements; a prepared one would leave
     // out all but the first, and say nothing.
-    const isScript = parameters === undefined && hasSeveralStatements(sql);
+    const script = parameters === undefined && sql.includes(";")
+      ? codeOf(sql)
+      : "";
+    const isScript = hasSeveralStatements(script);
     return this.#patiently(() => {
       this.#checkFile({ isUrgent: false });
       if (isScript) {
+        this.#isMarked ||= MARKS_SESSION.test(script);
         const before = this.raw.totalChanges;
         this.raw.exec(sql);
         return { changes: this.raw.totalChanges - before };
       }
-      return this.#with(sql, ({ statement, countsChanges }) => {
-        const changes = parameters === undefined
-          ? statement.run()
-          : statement.run(checked(parameters));
-        return { changes: countsChanges ? changes : 0 };
+      return this.#with(sql, (kept) => {
+        const changes = kept.statement.run(bound(kept, parameters));
+        return { changes: kept.countsChanges ? changes : 0 };
       });
     });
   }
 
   async *iterate(
     sql: string,
-    parameters: SqlParameters = [],
+    parameters?: SqlParameters,
   ): AsyncIterableIterator<Row> {
     // Not a kept statement: running that again would start this one anew.
     if (!this.raw.open) throw new Error("The connection is closed");
-    const statement = this.raw.prepare(sql);
+    const kept = this.#compile(sql);
     const loan = this.#loan;
     let rows: IterableIterator<Row> | undefined;
     try {
       let row = await this.#patiently(() => {
-        rows = statement.iter(checked(parameters));
+        this.#checkFile({ isUrgent: false });
+        this.#isMarked ||= kept.marksSession;
+        rows = kept.statement.iter(bound(kept, parameters));
         return rows.next();
       });
       while (!row.done) {
@@ -340,7 +417,7 @@ export class SqliteConnection implements Connection {
     } finally {
       // A statement left half way would hold its snapshot of the database.
       rows?.return?.();
-      if (this.raw.open) finalize(statement);
+      if (this.raw.open) finalize(kept.statement);
     }
   }
 
@@ -399,6 +476,20 @@ export class SqliteConnection implements Connection {
       }
     }
     this.#driver.writers.leave(this);
+    if (this.#isMarked && !this.#driver.isSingleton) {
+      return done(
+        new Error(
+          "The connection has settings, attached files or temporary tables of " +
+            "its last holder",
+        ),
+      );
+    }
+    try {
+      if (this.#isMarked) this.raw.exec(SETTINGS);
+    } catch (error) {
+      return done(error);
+    }
+    this.#isMarked = false;
     done();
   }
 
@@ -422,6 +513,7 @@ export class SqliteConnection implements Connection {
   /** Lends a kept statement to `use`; one that fails is not kept. */
   #with<T>(sql: string, use: (kept: KeptStatement) => T): T {
     const kept = this.#prepare(sql);
+    if (kept.marksSession) this.#isMarked = true;
     try {
       return use(kept);
     } catch (error) {
@@ -441,17 +533,7 @@ export class SqliteConnection implements Connection {
       // To the end of the line of those to be dropped.
       this.#statements.delete(sql);
     } else {
-      if (hasSeveralStatements(sql)) {
-        throw new SyntaxError(
-          "Cannot run several statements here, as all but the first would be left " +
-            "out; give them to execute() without parameters, or one by one",
-        );
-      }
-      kept = {
-        statement: this.raw.prepare(sql),
-        // The others leave SQLite's count of the last change as it was.
-        countsChanges: CHANGES_ROWS.test(sql),
-      };
+      kept = this.#compile(sql);
       if (this.#statements.size >= MOST_STATEMENTS) {
         const [oldest, { statement }] = this.#statements.entries().next()
           .value as [string, KeptStatement];
@@ -463,6 +545,29 @@ export class SqliteConnection implements Connection {
     this.#lastSql = sql;
     this.#lastKept = kept;
     return kept;
+  }
+
+  #compile(sql: string): KeptStatement {
+    const code = codeOf(sql);
+    if (hasSeveralStatements(code)) {
+      throw new SyntaxError(
+        "Cannot run several statements here, as all but the first would be left " +
+          "out; give them to execute() without parameters, or one by one",
+      );
+    }
+    if (/^[\s;]*$/.test(code)) {
+      throw new SyntaxError(
+        "Cannot run a text without a statement: it has nothing but blanks and " +
+          "comments",
+      );
+    }
+    return {
+      statement: this.raw.prepare(sql),
+      // The others leave SQLite's count of the last change as it was.
+      countsChanges: CHANGES_ROWS.test(code),
+      marksSession: MARKS_SESSION.test(code),
+      names: undefined,
+    };
   }
 
   /** The same error, in words that say what is the matter. */
@@ -521,7 +626,14 @@ export class SqliteConnection implements Connection {
           if (!isBusy(error)) throw this.#explain(error);
           const leftMs = deadlineMs - clock.now();
           if (leftMs <= 0) {
-            throw new LockTimeoutError(path, timeoutMs, { cause: error });
+            // One begun by hand may have read what others have changed since.
+            const advice = this.raw.inTransaction && !hadTurn
+              ? BEGIN_ADVICE
+              : undefined;
+            throw new LockTimeoutError(path, timeoutMs, {
+              cause: error,
+              ...(advice && { advice }),
+            });
           }
           const delayMs = Math.min(leftMs, this.#driver.pollDelayMs(attempt));
           await delay(delayMs, { clock });
@@ -545,60 +657,141 @@ function finalize(statement: Statement): void {
   }
 }
 
-type Bindings = SqlParameter[] | Record<string, SqlParameter>;
+type Value = Exclude<SqlParameter, readonly SqlParameter[]>;
+type Bindings = Value[] | Record<string, Value>;
 
-// The packages below take these values and bend them without a word.
-function checked(parameters: SqlParameters): Bindings {
+/** The parameters as the packages take them, which bend others without a word. */
+function bound(
+  kept: KeptStatement,
+  parameters: SqlParameters = [],
+): Bindings {
   let isBent = false;
   if (Array.isArray(parameters)) {
-    for (let i = 0; i < parameters.length; i++) {
+    const count = kept.statement.bindParameterCount;
+    if (parameters.length !== count) {
+      throw new RangeError(
+        `Cannot run the statement as 'parameters' must have length ${count}: ` +
+          `current length is ${parameters.length}`,
+      );
+    }
+    for (let i = 0; i < count; i++) {
       if (check(parameters[i], i + 1)) isBent = true;
     }
-  } else {
-    for (const [name, value] of Object.entries(parameters)) {
-      if (check(value, `'${name}'`)) isBent = true;
-    }
+    return isBent ? parameters.map(straight) : parameters;
   }
-  if (!isBent) return parameters as Bindings;
-  const straight = (value: SqlParameter): SqlParameter =>
-    value === 0 ? 0 : value;
-  return Array.isArray(parameters)
-    ? parameters.map(straight)
-    : Object.fromEntries(
-      Object.entries(parameters).map((
-        [name, value],
-      ) => [name, straight(value)]),
+  if (typeof parameters !== "object" || parameters === null) {
+    throw new TypeError(
+      "Cannot run the statement as 'parameters' must be an array or an object: " +
+        `current value is ${parameters}`,
     );
+  }
+  const named = parameters as Record<string, Value>;
+  const names = Object.keys(named);
+  // To ask the package for each name costs as much as the statement itself.
+  if (!isSame(names, kept.names)) {
+    checkNames(kept.statement, names);
+    kept.names = names;
+  }
+  for (const name of names) if (check(named[name], name)) isBent = true;
+  if (!isBent) return named;
+  return Object.fromEntries(
+    names.map((name) => [name, straight(named[name] as Value)]),
+  );
+}
+
+function straight(value: Value): Value {
+  return value === 0 ? 0 : value;
+}
+
+function isSame(
+  a: readonly string[],
+  b: readonly string[] | undefined,
+): boolean {
+  if (a.length !== b?.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+/** Refuses names unless each parameter of the statement has just one of them. */
+function checkNames(statement: Statement, names: readonly string[]): void {
+  const missing = new Set<number>();
+  for (let i = 1; i <= statement.bindParameterCount; i++) missing.add(i);
+  for (const name of names) {
+    const index = statement.bindParameterIndex(name);
+    if (missing.delete(index)) continue;
+    refuse(name, index === 0 ? "the statement has none" : "it is given twice");
+  }
+  for (const index of missing) {
+    refuse(nameOf(statement, index), "it is missing; use null for NULL");
+  }
+}
+
+function nameOf(statement: Statement, index: number): string | number {
+  try {
+    return statement.bindParameterName(index);
+  } catch {
+    return index; // A `?` has no name.
+  }
 }
 
 /** Whether `value` is -0, which must be given as 0. */
 function check(value: unknown, at: number | string): boolean {
-  const refuse = (why: string): never => {
-    throw new RangeError(`Cannot bind parameter ${at} as ${why}`);
-  };
   switch (typeof value) {
     case "string":
       if (value.includes("\0")) {
         refuse(
+          at,
           "it holds a NUL character, at which SQLite ends a text; use a Uint8Array",
+        );
+      }
+      if (!value.isWellFormed()) {
+        refuse(
+          at,
+          "it holds half of a surrogate pair, which is no character; use a Uint8Array",
         );
       }
       return false;
     case "number":
-      if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+      if (Number.isSafeInteger(value)) return Object.is(value, -0);
+      if (Number.isInteger(value)) {
         refuse(
+          at,
           `${value} is beyond the exact integers of a number; use a bigint`,
         );
       }
-      return Object.is(value, -0);
-    case "bigint":
-      if (BigInt.asIntN(64, value) !== value) {
-        refuse(`${value} needs more than 64 bits`);
+      if (Number.isNaN(value)) {
+        refuse(at, "it is NaN, which SQLite keeps as NULL; use null");
       }
       return false;
-    case "undefined":
-      return refuse("it is undefined; use null for NULL");
-    default:
+    case "bigint":
+      if (BigInt.asIntN(64, value) !== value) {
+        refuse(at, `${value} needs more than 64 bits`);
+      }
       return false;
+    case "boolean":
+      return false;
+    case "undefined":
+      return refuse(at, "it is undefined; use null for NULL");
+    case "object":
+      if (value === null || value instanceof Uint8Array) return false;
+      if (value instanceof Date) {
+        if (Number.isNaN(value.getTime())) {
+          refuse(at, "it is an invalid date; use null for NULL");
+        }
+        return false;
+      }
   }
+  const kind = Object.prototype.toString.call(value).slice(8, -1);
+  throw new TypeError(
+    `Cannot bind parameter ${quoted(at)} as it is of the kind ${kind}; use a ` +
+      "Uint8Array for bytes and JSON.stringify() for the rest",
+  );
+}
+
+function refuse(at: number | string, why: string): never {
+  throw new RangeError(`Cannot bind parameter ${quoted(at)} as ${why}`);
+}
+
+function quoted(at: number | string): string {
+  return typeof at === "string" ? `'${at}'` : `${at}`;
 }

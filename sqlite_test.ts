@@ -8,9 +8,12 @@ import {
   assert,
   assertEquals,
   assertInstanceOf,
+  assertNotStrictEquals,
   assertRejects,
   assertStrictEquals,
+  assertStringIncludes,
 } from "@std/assert";
+import { Database } from "@db/sqlite";
 import { LockTimeoutError, ReleaseError } from "./errors.ts";
 import { ConnectionPool } from "./pool.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
@@ -118,6 +121,10 @@ Deno.test("a value that SQLite would bend without a word is refused", {
       [2 ** 53, "use a bigint"],
       [1e300, "use a bigint"],
       [2n ** 63n, "needs more than 64 bits"],
+      [NaN, "it is NaN, which SQLite keeps as NULL; use null"],
+      ["a\ud800b", "it holds half of a surrogate pair"],
+      ["\udc00", "it holds half of a surrogate pair"],
+      [new Date(NaN), "it is an invalid date"],
     ];
     for (const [value, message] of wrong) {
       const parameters = [value] as [number];
@@ -129,9 +136,90 @@ Deno.test("a value that SQLite would bend without a word is refused", {
       await assertRejects(
         () => connection.execute("SELECT :v AS x", { v: parameters[0] }),
         RangeError,
+        message.replace("parameter 1", "parameter 'v'"),
       );
     }
+    const wrongKinds = [
+      ...[{}, [], [1], new ArrayBuffer(1), new Uint16Array(1), new Map()],
+      ...[Symbol("s"), () => {}],
+    ];
+    for (const value of wrongKinds) {
+      const parameters = [1, value] as [number, number];
+      await assertRejects(
+        () => connection.query("SELECT ? AS x, ? AS y", parameters),
+        TypeError,
+        "Cannot bind parameter 2 as it is of the kind",
+      );
+    }
+    assertEquals(
+      await connection.query("SELECT ? AS x, ? AS y", [Infinity, -Infinity]),
+      [{ x: Infinity, y: -Infinity }],
+    );
   }));
+
+Deno.test(
+  "parameters too few, too many or unknown are refused, not taken for NULL",
+  {
+    permissions: MEMORY,
+  },
+  () =>
+    withMemory(async (connection) => {
+      await connection.execute("CREATE TABLE t (x, y)");
+      // What looks like a parameter in a text, a name or a comment is none.
+      const insert = "INSERT INTO t VALUES (?, ? || '?') -- ?";
+      for (const parameters of [undefined, [], [1], [1, 2, 3]]) {
+        await assertRejects(
+          () => connection.execute(insert, parameters),
+          RangeError,
+          "Cannot run the statement as 'parameters' must have length 2: " +
+            `current length is ${parameters?.length ?? 0}`,
+        );
+      }
+      await connection.execute(insert, [1, 2]);
+      const named = "SELECT :a AS x, @b AS y, :a AS z";
+      const wrong: [Record<string, number>, string][] = [
+        [{}, "parameter ':a' as it is missing"],
+        [{ a: 1 }, "parameter '@b' as it is missing"],
+        [{ "@b": 1 }, "parameter ':a' as it is missing"],
+        [{ a: 1, "@b": 2, c: 3 }, "parameter 'c' as the statement has none"],
+        [{ a: 1, b: 2 }, "parameter 'b' as the statement has none"],
+        [{ a: 1, ":a": 2, "@b": 2 }, "parameter ':a' as it is given twice"],
+      ];
+      const right = { a: 1, "@b": 2 };
+      const row = { x: 1, y: 2, z: 1 };
+      for (const [parameters, message] of wrong) {
+        assertEquals(await connection.query(named, right), [row]);
+        assertEquals(await connection.query(named, right), [row]);
+        await assertRejects(
+          () => connection.query(named, parameters),
+          RangeError,
+          message,
+        );
+      }
+      await assertRejects(
+        () => connection.query("SELECT ? AS x", {}),
+        RangeError,
+        "parameter 1 as it is missing",
+      );
+      await assertRejects(
+        () => connection.query("SELECT 1", [1]),
+        RangeError,
+        "must have length 0: current length is 1",
+      );
+      for (const parameters of [null, 5, "ab"]) {
+        await assertRejects(
+          () => connection.query(named, parameters as unknown as []),
+          TypeError,
+          `must be an array or an object: current value is ${parameters}`,
+        );
+      }
+      const rows = connection.iterate("SELECT ? AS x", []);
+      await assertRejects(() => rows.next(), RangeError, "length 1");
+      assertEquals(await connection.query("SELECT * FROM t"), [
+        { x: 1, y: "2?" },
+      ]);
+    }),
+);
 
 // Statements.
 
@@ -186,6 +274,39 @@ Deno.test("several statements where one is expected are refused, not cut", {
     });
     const rows = await connection.query("SELECT x FROM t");
     assertEquals(rows.map(({ x }) => x), ["a;b", 3, 4, 5]);
+  }));
+
+Deno.test("a text without a statement is refused in words that say so", {
+  permissions: MEMORY,
+}, () =>
+  withMemory(async (connection) => {
+    for (const sql of ["", " \n", ";", "-- x", "/* x */ ;; -- y", "/* x"]) {
+      const uses = [
+        () => connection.query(sql),
+        () => connection.execute(sql),
+        () => connection.execute(sql, []),
+        () => connection.iterate(sql).next(),
+      ];
+      for (const use of uses) {
+        await assertRejects(
+          use,
+          SyntaxError,
+          "nothing but blanks and comments",
+        );
+      }
+    }
+    assertEquals(await connection.execute("; SELECT 1"), { changes: 0 });
+  }));
+
+Deno.test("a statement under a long comment takes no longer to recognise", {
+  permissions: MEMORY,
+}, () =>
+  withMemory(async (connection) => {
+    // With a pattern that tries every way to part the dashes, for years.
+    const comment = "-- ".repeat(60) + "\n";
+    await connection.execute(comment + "CREATE TABLE t (x)");
+    const insert = comment + "INSERT INTO t VALUES (1)";
+    assertEquals(await connection.execute(insert), { changes: 1 });
   }));
 
 Deno.test(
@@ -284,7 +405,163 @@ Deno.test(
   },
 );
 
+Deno.test("iterate() refuses several statements, as query() does", {
+  permissions: MEMORY,
+}, () =>
+  withMemory(async (connection) => {
+    const rows = connection.iterate("SELECT 1; SELECT 2");
+    await assertRejects(() => rows.next(), SyntaxError, "several");
+  }));
+
+Deno.test(
+  "no statement writes to a file that was deleted, also one that gives rows",
+  {
+    permissions: FILES,
+  },
+  async () => {
+    await using folder = await temporaryFolder();
+    const path = folder.file("a.db");
+    const { pool, clock } = filePool(path);
+    const connection = await pool.acquire();
+    await connection.execute("CREATE TABLE t (x)");
+    await Deno.remove(path);
+    await clock.advanceAsync(1000);
+    const sql = "INSERT INTO t VALUES (?) RETURNING x";
+    const uses = [
+      () => connection.execute(sql, [1]),
+      () => connection.query(sql, [1]),
+      () => connection.iterate(sql, [1]).next(),
+    ];
+    for (const use of uses) {
+      await assertRejects(use, Error, "deleted or replaced");
+    }
+    connection.release();
+    await pool.close();
+  },
+);
+
+// What a holder leaves behind.
+
+Deno.test(
+  "settings, attached files and temporary tables end with the loan that made them",
+  {
+    permissions: FILES,
+  },
+  async () => {
+    await using folder = await temporaryFolder();
+    const { pool } = filePool(folder.file("a.db"));
+    await pool.use((connection) => connection.execute("CREATE TABLE t (x)"));
+    const traces = [
+      "PRAGMA foreign_keys = OFF",
+      "pragma main . synchronous(0)",
+      'PRAGMA "query_only" = ON',
+      "/* one; */ -- two\nPRAGMA busy_timeout=1",
+      "SELECT 1; PRAGMA cache_size = 10",
+      "ATTACH ':memory:' AS other",
+      "CREATE TEMP TABLE s (x)",
+      "create temporary view v as select 1",
+      "CREATE TABLE temp.s (x)",
+    ];
+    for (const [index, sql] of traces.entries()) {
+      const first = await pool.acquire();
+      const { raw } = first;
+      if (sql.includes("cache_size")) await first.execute(sql);
+      else if (index % 3 === 0) await first.query(sql);
+      else if (index % 3 === 1) await first.execute(sql, []);
+      else for await (const _ of first.iterate(sql));
+      first.release();
+      await using second = await pool.acquire();
+      assertNotStrictEquals(second.raw, raw, sql);
+      assertEquals(await second.query("PRAGMA foreign_keys"), [{
+        foreign_keys: 1,
+      }]);
+      await second.execute("INSERT INTO t VALUES (1)");
+    }
+    assertEquals(pool.stats().discarded, traces.length);
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "asking for a setting, or writing it to the file, costs no connection",
+  {
+    permissions: FILES,
+  },
+  async () => {
+    await using folder = await temporaryFolder();
+    const { pool } = filePool(folder.file("a.db"));
+    const harmless = [
+      "CREATE TABLE IF NOT EXISTS temporary_pragma (attach)",
+      "INSERT INTO temporary_pragma VALUES ('; PRAGMA x = 1; ATTACH')",
+      "PRAGMA foreign_keys",
+      "PRAGMA table_info(temporary_pragma)",
+      "PRAGMA main.wal_checkpoint(TRUNCATE)",
+      "PRAGMA user_version = 7",
+    ];
+    for (const sql of harmless) {
+      await pool.use((connection) => connection.query(sql));
+    }
+    const { created, discarded } = pool.stats();
+    assertEquals({ created, discarded }, { created: 1, discarded: 0 });
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "the connection to :memory: outlives its settings, and has those of the driver again",
+  {
+    permissions: MEMORY,
+  },
+  async () => {
+    await using pool = new ConnectionPool();
+    await pool.use(async (connection) => {
+      await connection.execute("CREATE TABLE t (x)");
+      await connection.execute("PRAGMA foreign_keys = OFF");
+      await connection.execute("PRAGMA busy_timeout = 9000");
+      await connection.execute("PRAGMA query_only = ON");
+    });
+    await pool.use(async (connection) => {
+      await connection.execute("INSERT INTO t VALUES (1)");
+      const rows = [
+        await connection.query("PRAGMA foreign_keys"),
+        await connection.query("PRAGMA busy_timeout"),
+      ];
+      assertEquals(rows, [[{ foreign_keys: 1 }], [{ timeout: 0 }]]);
+    });
+  },
+);
+
 // Opening.
+
+Deno.test("a file that cannot be looked at after all is closed again", {
+  permissions: FILES,
+}, async () => {
+  await using folder = await temporaryFolder();
+  class BlindDriver extends SqliteDriver {
+    override checkFile(): void {
+      throw new Deno.errors.PermissionDenied("no look");
+    }
+  }
+  const driver = new BlindDriver({ path: folder.file("a.db"), timeoutMs: 0 });
+  const { close } = Database.prototype;
+  let closed = 0;
+  Database.prototype.close = function (): void {
+    closed++;
+    close.call(this);
+  };
+  try {
+    const outcomes: unknown[] = [];
+    driver.connect((...outcome) => outcomes.push(outcome));
+    assertEquals(outcomes.length, 1);
+    assertInstanceOf(
+      (outcomes[0] as unknown[])[0],
+      Deno.errors.PermissionDenied,
+    );
+    assertEquals(closed, 1);
+  } finally {
+    Database.prototype.close = close;
+  }
+});
 
 Deno.test("a file database is opened in WAL mode with foreign keys enforced", {
   permissions: FILES,
@@ -479,6 +756,70 @@ Deno.test(
       connection.query("SELECT x FROM t")
     );
     assertEquals(rows, [{ x: 1 }, { x: 2 }]);
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "a transaction begun by hand that comes too late to write is told how to begin",
+  {
+    permissions: FILES,
+  },
+  async () => {
+    await using folder = await temporaryFolder();
+    const { pool, clock } = filePool(folder.file("a.db"));
+    const insert = "INSERT INTO t VALUES (?)";
+    const late = await pool.acquire();
+    await late.execute("CREATE TABLE t (x)");
+    await late.execute("BEGIN");
+    await late.query("SELECT x FROM t");
+    await pool.use((connection) => connection.execute(insert, [1]));
+    const failure = late.execute(insert, [2]).catch((error) => error);
+    let isAnswered = false;
+    failure.then(() => isAnswered = true);
+    await settled();
+    // The published package does not tell it from a lock, so there it waits.
+    const wasAnswered = isAnswered;
+    await clock.advanceAsync(5000);
+    const error = await failure;
+    assertInstanceOf(error, Error);
+    assertStringIncludes(
+      error.message,
+      "begin it with transaction(), or with BEGIN IMMEDIATE",
+    );
+    assertInstanceOf(error.cause, Error);
+    assertEquals(wasAnswered, "errcode" in error.cause);
+    late.release();
+    await pool.use((connection) => connection.execute(insert, [3]));
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "a transaction begun by hand that waits in vain for a lock is told how to begin",
+  {
+    permissions: FILES_AND_PROCESSES,
+  },
+  async () => {
+    await using folder = await temporaryFolder();
+    const path = folder.file("a.db");
+    const { pool, clock } = filePool(path, 100);
+    await using connection = await pool.acquire();
+    await connection.execute("CREATE TABLE t (x)");
+    await using lock = await holdLock(path);
+    const write = () =>
+      connection.execute("INSERT INTO t VALUES (1)").catch((error) => error);
+    const plain = write();
+    await clock.advanceAsync(200);
+    assertEquals((await plain).message.includes("transaction()"), false);
+    await connection.execute("BEGIN");
+    const byHand = write();
+    await clock.advanceAsync(200);
+    const error = await byHand;
+    assertInstanceOf(error, LockTimeoutError);
+    assertStringIncludes(error.message, "; begin it with transaction()");
+    await lock.release();
+    connection.release();
     await pool.close();
   },
 );

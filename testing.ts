@@ -6,7 +6,10 @@
  */
 
 import { join } from "@std/path";
+import type { ConnectionOptions } from "./config.ts";
 import type { Connection, Done, Driver, ExecuteResult, Row } from "./driver.ts";
+import { ConnectionPool, type PoolDependencies } from "./pool.ts";
+import { VirtualClock } from "./virtual_clock.ts";
 
 /**
  * What a test may do that works with a database file. The published
@@ -122,6 +125,7 @@ export async function holdLock(path: string): Promise<LockHolder> {
 
 /** A connection to no database, which does what a test tells it to. */
 export class FakeConnection implements Connection {
+  readonly dialect = "sqlite";
   /** The order in which it was opened, from 1. */
   readonly id: number;
   /** How often each of its methods was called. */
@@ -243,4 +247,19 @@ export class FakeDriver implements Driver<FakeConnection> {
   isTransient(error: unknown): boolean {
     return !(error instanceof PermanentError);
   }
+}
+
+/** A pool of two connections on a fake database and virtual time. */
+export function fakePool(
+  options: ConnectionOptions = {},
+  dependencies: PoolDependencies & { driver?: FakeDriver } = {},
+): { pool: ConnectionPool; driver: FakeDriver; clock: VirtualClock } {
+  const clock = new VirtualClock();
+  const driver = dependencies.driver ?? new FakeDriver();
+  const pool = new ConnectionPool({
+    // A path, as `:memory:` would be one connection for all.
+    ...{ database: "fake.db", poolSize: 2, maxOverflow: 0 },
+    ...options,
+  }, { clock, random: () => 0.5, ...dependencies, driver });
+  return { pool, driver, clock };
 }

@@ -9,6 +9,7 @@
  * - Without `int64`, an integer that a `number` cannot hold throws a
  *   `RangeError` on reading, where the published package truncates to 32 bits.
  * - Column names are read again when their number changes, not at every call.
+ * - Values by position are refused by a statement whose parameters have names.
  * - Using a finalized statement or a closed database throws, always.
  * - A statement that fails, or whose iteration is abandoned, is reset at once.
  *
@@ -234,6 +235,8 @@ export class Database {
 // deno-lint-ignore no-explicit-any
 export class Statement<TStatement extends object = Record<string, any>> {
   #native: NativeStatement | undefined;
+  readonly #sql: string;
+  #parameters: readonly (string | undefined)[] | undefined;
   #names: string[] = [];
   #hasProto = false;
 
@@ -244,6 +247,33 @@ export class Statement<TStatement extends object = Record<string, any>> {
    */
   constructor(db: Database, sql: string) {
     this.#native = compile(db, sql);
+    this.#sql = sql;
+  }
+
+  /** How many parameters it has. */
+  get bindParameterCount(): number {
+    return this.#parameterNames().length;
+  }
+
+  /**
+   * The name of parameter number `i`, from 1, with the `:`, `@`, `$` or `?` that
+   * begins it.
+   *
+   * @throws {TypeError} If it has none.
+   */
+  bindParameterName(i: number): string {
+    const name = this.#parameterNames()[i - 1];
+    if (name === undefined) throw new TypeError(`Parameter ${i} has no name`);
+    return name;
+  }
+
+  /**
+   * The number of the parameter `name`, from 1, or 0 if there is none. A name
+   * that begins with none of `:`, `@` and `$` is taken to begin with `:`.
+   */
+  bindParameterIndex(name: string): number {
+    const full = /^[:@$]/.test(name) ? name : `:${name}`;
+    return this.#parameterNames().indexOf(full) + 1;
   }
 
   /** Runs to completion and discards any rows. Returns {@linkcode Database.changes}. */
@@ -320,6 +350,10 @@ export class Statement<TStatement extends object = Record<string, any>> {
     this.finalize();
   }
 
+  #parameterNames(): readonly (string | undefined)[] {
+    return this.#parameters ??= parameterNames(this.#sql);
+  }
+
   #usable(): NativeStatement {
     if (this.#native === undefined) throw misuse();
     return this.#native;
@@ -382,6 +416,26 @@ function compile(db: Database, sql: string): NativeStatement {
   } catch (error) {
     throw asPublished(error);
   }
+}
+
+// What stands in quotes, comments, words and numbers have no parameters in them.
+const TOKEN =
+  /'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|[\w\u0080-\uffff][\w$\u0080-\uffff]*|(\?\d*|[:@$](?:[\w$\u0080-\uffff]|::)+(?:\([^\s)]*\))?)|;/g;
+
+/** The parameters of a statement in the order of their numbers. */
+function parameterNames(sql: string): (string | undefined)[] {
+  const names: (string | undefined)[] = [];
+  for (const [token, parameter] of sql.matchAll(TOKEN)) {
+    if (token === ";") break;
+    if (parameter === undefined || names.includes(parameter)) continue;
+    if (parameter === "?") names.push(undefined);
+    else if (parameter.startsWith("?")) {
+      const number = Number(parameter.slice(1));
+      while (names.length < number) names.push(undefined);
+      names[number - 1] ??= parameter;
+    } else names.push(parameter);
+  }
+  return names;
 }
 
 function columnNames(native: NativeStatement): string[] {
