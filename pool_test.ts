@@ -1130,6 +1130,33 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "an idle connection that the server closes is discarded when it happens, one in use on its return",
+  { permissions: NONE },
+  async () => {
+    const driver = new FakeDriver();
+    const lost: ((error: unknown) => void)[] = [];
+    const connect = driver.connect.bind(driver);
+    driver.connect = (done, ...rest: unknown[]) => {
+      lost.push(rest[0] as (error: unknown) => void);
+      return connect(done);
+    };
+    const { pool } = fakePool({ poolSize: 2 }, { driver });
+    const [idle, held] = [await pool.acquire(), await pool.acquire()];
+    const heldRaw = raw(held);
+    idle.release();
+    lost[0]?.(new Error("terminated"));
+    const { open, discarded } = pool.stats();
+    assertEquals({ open, discarded }, { open: 1, discarded: 1 });
+    await heldRaw.close(() => {});
+    lost[1]?.(new Error("terminated"));
+    assertEquals(pool.stats().inUse, 1);
+    held.release();
+    assertEquals([pool.stats().open, pool.stats().discarded], [0, 2]);
+    await pool.close();
+  },
+);
+
 // When the database is down.
 
 Deno.test(
