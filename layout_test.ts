@@ -6,6 +6,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
+import { PG_SPECIFIER } from "./postgres_client.ts";
 
 const READ: Deno.PermissionOptions = { read: ["."] };
 const READ_AND_RUN: Deno.PermissionOptions = {
@@ -176,7 +177,10 @@ Deno.test(
       const { name, version } = await settings(`${link}/deno.json`);
       return [name, `jsr:${name}@^${version}`];
     }));
-    assertEquals(Object.fromEntries(standIns), imports);
+    const published = Object.entries(imports).filter(([, specifier]) =>
+      specifier.startsWith("jsr:")
+    );
+    assertEquals(Object.fromEntries(standIns), Object.fromEntries(published));
   },
 );
 
@@ -198,12 +202,24 @@ Deno.test(
 );
 
 Deno.test(
-  "the job and its tests download nothing: the lock file names no package",
+  "the job downloads nothing: no module imports from npm, and only the client for PostgreSQL is locked",
   {
     permissions: READ,
   },
   async () => {
-    assertEquals(Object.keys(await settings("deno.lock")), ["version"]);
+    const { specifiers } = await settings("deno.lock") as {
+      specifiers: Record<string, string>;
+    };
+    assertEquals(Object.keys(specifiers), [PG_SPECIFIER]);
+    const { imports } = await settings("deno.json") as {
+      imports: Record<string, string>;
+    };
+    assertEquals(imports["pg"], PG_SPECIFIER);
+    for await (const { name } of Deno.readDir(".")) {
+      if (!name.endsWith(".ts")) continue;
+      const text = await Deno.readTextFile(name);
+      assertEquals(/from "(npm:|pg")/.test(text), false, name);
+    }
   },
 );
 
