@@ -78,7 +78,10 @@ export interface PgModule {
   };
 }
 
-/** The package, as `deno.json` and the lock file name it. */
+/**
+ * The package, as the lock file names it. It is not among the imports of
+ * `deno.json`, as `deno task` would download it for every task.
+ */
 export const PG_SPECIFIER = "npm:pg@^8.23.0";
 
 let loading: Promise<PgModule> | undefined;
