@@ -6,6 +6,7 @@
  */
 
 import { ConfigError, type ConfigProblem } from "./errors.ts";
+import { parsePostgresUrl, PostgresUrlError } from "./postgres_url.ts";
 import {
   DEFAULT_RETRY_POLICY,
   RETRY_RULES,
@@ -18,6 +19,7 @@ import {
   hidePassword,
   integerFrom,
   isRecord,
+  nearest,
   oneOf,
   type Rule,
   show,
@@ -330,9 +332,14 @@ function parseDatabase(text: unknown): DatabaseTarget | string {
   }
   if (text.includes("\0")) return "must not contain a NUL character";
   if (/^postgres(ql)?:\/\//i.test(text)) {
-    return URL.canParse(text)
-      ? new ServerTarget(text)
-      : "must be a valid URL, such as 'postgres://user@host:5432/name'";
+    try {
+      // What the environment adds is looked at when the pool is made.
+      parsePostgresUrl(text, () => undefined, nearest);
+      return new ServerTarget(text);
+    } catch (error) {
+      if (error instanceof PostgresUrlError) return error.message;
+      throw error;
+    }
   }
   const path = text.replace(/^sqlite:(?!\/\/[^/])/, "");
   if (path === ":memory:") return { kind: "memory" };

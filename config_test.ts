@@ -351,7 +351,7 @@ Deno.test({
     const servers = [
       "postgres://u:p@h/x",
       "postgresql://h",
-      "POSTGRES://h?a=b",
+      "POSTGRES://h?sslmode=require",
     ];
     for (const database of servers) {
       const { target } = new ConnectionConfig({ database });

@@ -7,6 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { PG_SPECIFIER } from "./postgres_client.ts";
+import { SERVER_VARIABLES } from "./testing.ts";
 
 const READ: Deno.PermissionOptions = { read: ["."] };
 const READ_AND_RUN: Deno.PermissionOptions = {
@@ -22,6 +23,7 @@ const FLOORS: readonly (readonly string[])[] = [
     ...[
       "histogram.ts",
       "labels.ts",
+      "postgres_url.ts",
       "pool_report.ts",
       "retry.ts",
       "rules.ts",
@@ -37,11 +39,15 @@ const FLOORS: readonly (readonly string[])[] = [
       "pool.ts",
       "pool_core.ts",
       "pooled_connection.ts",
+      "postgres.ts",
+      "postgres_client.ts",
+      "postgres_connection.ts",
+      "postgres_session.ts",
       "sqlite.ts",
     ],
     "virtual_clock.ts",
   ],
-  ["health.ts", "workload.ts"],
+  ["events_table.ts", "health.ts", "workload.ts"],
   [],
   ["mod.ts", "project.ts"],
 ];
@@ -182,7 +188,7 @@ Deno.test(
 );
 
 Deno.test(
-  "the task that runs the job grants reading and writing, and nothing else",
+  "the task that runs the job grants files, and for a server the network and named variables",
   {
     permissions: READ,
   },
@@ -191,7 +197,10 @@ Deno.test(
       tasks: Record<string, { command: string; description: string }>;
     };
     const granted = tasks["run"]?.command.match(/--allow-\S+|\s-A\b/g);
-    assertEquals(granted, ["--allow-read", "--allow-write"]);
+    assertEquals(granted, [
+      ...["--allow-read", "--allow-write", "--allow-net"],
+      `--allow-env=${SERVER_VARIABLES}`,
+    ]);
     for (const [name, { description }] of Object.entries(tasks)) {
       assert(description.length > 10, `the task ${name} has no description`);
     }

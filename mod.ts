@@ -41,6 +41,7 @@ export {
   type RetryHistory,
   TooManyWaitersError,
 } from "./errors.ts";
+export type { LabelRow } from "./events_table.ts";
 export { type Health, healthCheck } from "./health.ts";
 export { LabelError } from "./labels.ts";
 export type { DurationSummary } from "./histogram.ts";
@@ -73,7 +74,6 @@ export {
 export {
   type DemoResult,
   FileError,
-  type LabelRow,
   type PoolReport,
   run,
   runDemoQueries,

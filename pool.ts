@@ -23,6 +23,8 @@ import {
   type PoolStats,
 } from "./pool_report.ts";
 import { PooledConnection } from "./pooled_connection.ts";
+import { PostgresDriver } from "./postgres.ts";
+import { PostgresUrlError } from "./postgres_url.ts";
 import { retry, RetryBudget, type RetryPolicy } from "./retry.ts";
 import type { Slot } from "./slot.ts";
 import { SqliteDriver } from "./sqlite.ts";
@@ -353,12 +355,15 @@ function driverFor(
 ): Driver<Connection> {
   const { target, timeoutMs } = config;
   if (target.kind === "postgres") {
-    throw new ConfigError([{
-      field: "database",
-      rule: "must be a path, ':memory:' or 'sqlite:PATH' " +
-        "(PostgreSQL is not supported in this version)",
-      value: hidePassword(config.database),
-    }]);
+    try {
+      return new PostgresDriver({ url: target.url, timeoutMs, clock });
+    } catch (error) {
+      if (!(error instanceof PostgresUrlError)) throw error;
+      // The URL is right in itself, but a variable that adds to it is not.
+      const value = hidePassword(config.database);
+      const rule = error.message;
+      throw new ConfigError([{ field: "database", rule, value }]);
+    }
   }
   const path = target.kind === "memory" ? ":memory:" : target.path;
   return new SqliteDriver({ path, timeoutMs, clock, random });

@@ -6,7 +6,9 @@
 
 import type {
   Connection,
+  Dialect,
   ExecuteResult,
+  QueryOptions,
   Row,
   SqlParameters,
 } from "./driver.ts";
@@ -77,6 +79,11 @@ export class PooledConnection {
     return this.#connection.raw;
   }
 
+  /** The SQL that the database speaks. */
+  get dialect(): Dialect {
+    return this.#connection.dialect;
+  }
+
   /** Whether a transaction is open. */
   get inTransaction(): boolean {
     return this.#connection.inTransaction;
@@ -87,8 +94,9 @@ export class PooledConnection {
   async query<T extends Row = Row>(
     sql: string,
     parameters?: SqlParameters,
+    options?: QueryOptions,
   ): Promise<T[]> {
-    return this.#connection.query(sql, parameters) as Promise<T[]>;
+    return this.#connection.query(sql, parameters, options) as Promise<T[]>;
   }
 
   /** Runs a statement, or without parameters several, for the effect. */
@@ -96,16 +104,19 @@ export class PooledConnection {
   async execute(
     sql: string,
     parameters?: SqlParameters,
+    options?: QueryOptions,
   ): Promise<ExecuteResult> {
-    return this.#connection.execute(sql, parameters);
+    return this.#connection.execute(sql, parameters, options);
   }
 
   /** Runs a statement and gives its rows one by one. */
   async *iterate<T extends Row = Row>(
     sql: string,
     parameters?: SqlParameters,
+    options?: QueryOptions,
   ): AsyncIterableIterator<T> {
-    for await (const row of this.#connection.iterate(sql, parameters)) {
+    const rows = this.#connection.iterate(sql, parameters, options);
+    for await (const row of rows) {
       yield row as T;
       // Throws if the loan has ended while the caller looked at the row.
       void this.#connection;

@@ -312,6 +312,13 @@ function describeHost({ host, port }: PostgresHost): string {
 
 /** The same error, with the host in a message that the system wrote. */
 function withHost(error: unknown, host: PostgresHost): unknown {
+  if (/password must be a string/.test(messageOf(error))) {
+    return new Error(
+      `${describeHost(host)} asks for a password: give it in the URL, in ` +
+        "PGPASSWORD or in the file ~/.pgpass",
+      { cause: error },
+    );
+  }
   const text = messageOf(error);
   if (!(error instanceof Error) || text.includes(host.host)) return error;
   // What the server says is about more than the way to it.

@@ -67,7 +67,10 @@ const FLAGS: readonly Flag[] = [
     name: "db",
     value: "DATABASE",
     field: "database",
-    help: ["A path, sqlite:PATH or :memory: (:memory:)"],
+    help: [
+      "A path, sqlite:PATH, :memory: or a postgres:// URL",
+      "(DATABASE_URL if it is set, else :memory:)",
+    ],
   },
   {
     name: "pool-size",
@@ -127,9 +130,13 @@ ${rows.join("\n")}
 
 A DURATION is a number of seconds, or has a unit: 0.5, 250ms, 2s, 1m.
 
+A postgres:// URL has the parameters that psql knows, such as sslmode and
+connect_timeout; PGPASSWORD and its like fill in what the URL leaves out.
+
 Examples:
   deno task run --input data/sample_input.txt
   deno task run --db events.db --output - --timeout 250ms
+  deno task run --db postgres://me@localhost/shop --pool-size 2
   sort labels.txt | deno task run --input - --db events.db --pool-size 2
 
 Exit codes:
@@ -279,7 +286,7 @@ function configure(values: ReadonlyMap<string, string>): ConnectionConfig {
     );
   }
   const given = {
-    database: values.get("db"),
+    database: values.get("db") ?? databaseUrl(),
     poolSize: number("pool-size"),
     maxOverflow: number("max-overflow"),
     timeoutMs,
@@ -291,12 +298,36 @@ function configure(values: ReadonlyMap<string, string>): ConnectionConfig {
   return new ConnectionConfig(given as ConnectionOptions);
 }
 
+/** The database that the environment names, where it may be asked. */
+function databaseUrl(): string | undefined {
+  const descriptor = { name: "env", variable: "DATABASE_URL" } as const;
+  const { state } = Deno.permissions.querySync(descriptor);
+  return state === "granted"
+    ? Deno.env.get(descriptor.variable) || undefined
+    : undefined;
+}
+
 /** What is wrong with the settings, in terms of the flags that gave them. */
-function describeProblems({ problems }: ConfigError): string {
+function describeProblems(
+  { problems }: ConfigError,
+  values: ReadonlyMap<string, string>,
+): string {
   return problems.map(({ field, rule, value }) => {
-    const flag = FLAGS.find((flag) => flag.field === field);
-    return `--${flag?.name ?? field} ${rule}: current value is ${value}`;
+    const flag = FLAGS.find((flag) => flag.field === field)?.name ?? field;
+    const isGiven = flag !== "db" || values.has("db");
+    const source = isGiven ? `--${flag}` : "DATABASE_URL";
+    return `${source} ${rule}: current value is ${value}`;
   }).join("; ");
+}
+
+/**
+ * Gives up what only a server needs, so that a job on SQLite reaches no network
+ * whatever the task grants.
+ */
+function dropServerPermissions(log: Log): void {
+  const names = ["net", "env"] as const;
+  for (const name of names) Deno.permissions.revokeSync({ name });
+  log.say("debug", `Permissions given up: ${names.join(", ")}`);
 }
 
 // As often as an eye can tell one number from the next.
@@ -413,6 +444,11 @@ async function runCommand(
     ["--output", output],
     ["--db", target.kind === "sqlite" ? target.path : undefined],
   ]);
+  // The published package for SQLite asks for FFI and the environment.
+  const mayBeNeeded = Deno.permissions.querySync({ name: "ffi" }).state;
+  if (target.kind !== "postgres" && mayBeNeeded !== "granted") {
+    dropServerPermissions(log);
+  }
   const database = hidePassword(config.database);
   const events: PoolEvents = {
     connectRetry: (notice) =>
@@ -459,8 +495,11 @@ async function main(args: readonly string[]): Promise<number> {
     return () => Deno.removeSignalListener(signal, listener);
   });
   const log = new Log("error");
+  let values: Invocation["values"] = new Map();
   try {
-    const { values, switches } = parse(args);
+    const invocation = parse(args);
+    values = invocation.values;
+    const { switches } = invocation;
     if (switches.has("help")) await print(help());
     else if (switches.has("version")) await print(versions());
     else await runCommand(values, interruption.signal);
@@ -475,7 +514,7 @@ async function main(args: readonly string[]): Promise<number> {
     const isConfig = error instanceof ConfigError;
     const isUsage = isConfig || error instanceof UsageError;
     const text = isConfig
-      ? describeProblems(error)
+      ? describeProblems(error, values)
       : hidePassword(messageOf(error));
     log.say("error", `Error: ${text}${isUsage ? " (see --help)" : ""}`);
     return isUsage ? EXIT_USAGE : EXIT_FAILED;

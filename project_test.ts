@@ -321,7 +321,7 @@ Deno.test({
       [["--timeout", "9999h"], /--timeout/],
       [["--log-level", "inf"], /--log-level/, /did you mean info\?/],
       [["--db", "mysql://h/x"], /--db/, /mysql/],
-      [["--db", "postgres://h/x"], /--db/],
+      [["--db", "postgres://h/x?sslmod=require"], /--db/, /sslmode/],
       [["--db", "file:x.db"], /--db/],
       [["--pool-size", "0", "--max-overflow", "-1"], /pool-size.*max-overflow/],
       [["--ouput", "x"], /'--ouput'/, /--output\?/],
@@ -481,7 +481,8 @@ Deno.test({
       assertEquals(code, 0);
       assertEquals(JSON.parse(stdout).rows_inserted, 7);
       const lines = stderr.split("\n").length - 1;
-      assertEquals(lines, { debug: 2, info: 1 }[level] ?? 0, stderr);
+      assertEquals(lines, { debug: 3, info: 1 }[level] ?? 0, stderr);
+      if (level === "debug") assertMatch(stderr, /given up: net, env/);
     });
     const { stderr } = await runProject("--log-level", "error", "-i", "none");
     assertMatch(stderr, /^[^\n]+none[^\n]+\n$/);

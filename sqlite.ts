@@ -15,6 +15,7 @@ import type {
   Done,
   Driver,
   ExecuteResult,
+  QueryOptions,
   Row,
   SqlParameter,
   SqlParameters,
@@ -229,7 +230,7 @@ const BEGIN_ADVICE = "begin it with transaction(), or with BEGIN IMMEDIATE";
 interface WriterTurn {
   readonly connection: SqliteConnection;
   readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
+  readonly reject: (reason: unknown) => void;
   readonly timer: Timer;
 }
 
@@ -246,20 +247,20 @@ class WriterQueue {
     this.#driver = driver;
   }
 
-  /** Waits for the turn of `connection`, until `deadlineMs` of the clock. */
+  /** Waits for the turn of `connection`, at most `timeoutMs` milliseconds. */
   enter(
     connection: SqliteConnection,
-    deadlineMs: number,
+    timeoutMs: number,
   ): Promise<void> | void {
     if (this.#owner === undefined) {
       this.#owner = connection;
       return;
     }
     return new Promise((resolve, reject) => {
-      const { path, timeoutMs, clock } = this.#driver;
+      const { path, clock } = this.#driver;
       const timer = clock.setTimer(() => {
         this.leave(connection, new LockTimeoutError(path, timeoutMs));
-      }, deadlineMs - clock.now());
+      }, timeoutMs);
       this.#turns.push({ connection, resolve, reject, timer });
     });
   }
@@ -270,7 +271,7 @@ class WriterQueue {
   }
 
   /** Ends the turn of `connection`, or its waiting for one, with `reason`. */
-  leave(connection: SqliteConnection, reason?: Error): void {
+  leave(connection: SqliteConnection, reason?: unknown): void {
     const index = this.#turns.findIndex((turn) =>
       turn.connection === connection
     );
@@ -362,16 +363,23 @@ export class SqliteConnection implements Connection {
     return this.raw.inTransaction;
   }
 
-  query(sql: string, parameters?: SqlParameters): Promise<Row[]> {
+  query(
+    sql: string,
+    parameters?: SqlParameters,
+    options?: QueryOptions,
+  ): Promise<Row[]> {
     return this.#patiently(() =>
       this.#with(sql, (kept) => {
         if (kept.countsChanges) this.#checkFile({ isUrgent: false });
         return kept.statement.all(bound(kept, parameters));
-      })
-    );
+      }), options);
   }
 
-  execute(sql: string, parameters?: SqlParameters): Promise<ExecuteResult> {
+  execute(
+    sql: string,
+    parameters?: SqlParameters,
+    options?: QueryOptions,
+  ): Promise<ExecuteResult> {
     // Only `exec` runs all of several statements; a prepared one would leave
     // out all but the first, and say nothing.
     const script = parameters === undefined && sql.includes(";")
@@ -390,12 +398,13 @@ export class SqliteConnection implements Connection {
         const changes = kept.statement.run(bound(kept, parameters));
         return { changes: kept.countsChanges ? changes : 0 };
       });
-    });
+    }, options);
   }
 
   async *iterate(
     sql: string,
     parameters?: SqlParameters,
+    options?: QueryOptions,
   ): AsyncIterableIterator<Row> {
     // Not a kept statement: running that again would start this one anew.
     if (!this.raw.open) throw new Error("The connection is closed");
@@ -408,10 +417,11 @@ export class SqliteConnection implements Connection {
         this.#isMarked ||= kept.marksSession;
         rows = kept.statement.iter(bound(kept, parameters));
         return rows.next();
-      });
+      }, options);
       while (!row.done) {
         yield row.value;
         this.#checkLoan(loan);
+        options?.signal?.throwIfAborted();
         row = (rows as IterableIterator<Row>).next();
       }
     } finally {
@@ -430,10 +440,14 @@ export class SqliteConnection implements Connection {
     }
     // BEGIN alone would take the lock only at the first write, where it fails
     // at once if somebody else has written meanwhile.
-    await this.#patiently(() => {
-      this.#checkFile({ isUrgent: true });
-      this.#run("BEGIN IMMEDIATE");
-    }, { isWriter: true });
+    await this.#patiently(
+      () => {
+        this.#checkFile({ isUrgent: true });
+        this.#run("BEGIN IMMEDIATE");
+      },
+      undefined,
+      { isWriter: true },
+    );
     this.#marks = [""];
   }
 
@@ -595,25 +609,33 @@ export class SqliteConnection implements Connection {
   /** Runs `operation`, and waits for its turn where the database is locked. */
   #patiently<T>(
     operation: () => T,
+    options?: QueryOptions,
     { isWriter = false } = {},
   ): Promise<T> {
-    if (isWriter) return this.#inTurn(operation, true);
+    if (isWriter) return this.#inTurn(operation, options, true);
+    const signal = options?.signal;
+    if (signal?.aborted) return Promise.reject(signal.reason);
     try {
       return Promise.resolve(operation());
     } catch (error) {
-      if (isBusy(error)) return this.#inTurn(operation, false);
+      if (isBusy(error)) return this.#inTurn(operation, options, false);
       return Promise.reject(this.#explain(error));
     }
   }
 
-  async #inTurn<T>(operation: () => T, keepsTurn: boolean): Promise<T> {
-    const { writers, clock, path, timeoutMs } = this.#driver;
+  async #inTurn<T>(
+    operation: () => T,
+    options: QueryOptions | undefined,
+    keepsTurn: boolean,
+  ): Promise<T> {
+    const { writers, clock, path } = this.#driver;
+    const { signal, timeoutMs = this.#driver.timeoutMs } = options ?? {};
     const deadlineMs = clock.now() + timeoutMs;
     const loan = this.#loan;
     const hadTurn = writers.isOwner(this);
     if (!hadTurn) {
-      const turn = writers.enter(this, deadlineMs);
-      if (turn !== undefined) await turn;
+      const turn = writers.enter(this, timeoutMs);
+      if (turn !== undefined) await this.#turnOrAbort(turn, signal);
     }
     let isKept = hadTurn;
     try {
@@ -636,13 +658,29 @@ export class SqliteConnection implements Connection {
             });
           }
           const delayMs = Math.min(leftMs, this.#driver.pollDelayMs(attempt));
-          await delay(delayMs, { clock });
+          await delay(delayMs, { clock, ...(signal && { signal }) });
           this.#checkLoan(loan);
         }
       }
     } finally {
       // After a reset the turn may be that of the next holder's transaction.
       if (!isKept && this.#loan === loan) writers.leave(this);
+    }
+  }
+
+  /** Waits for the turn to write, or until the signal takes the request back. */
+  async #turnOrAbort(
+    turn: Promise<void>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const abort = (): void => this.#driver.writers.leave(this, signal?.reason);
+    signal?.addEventListener("abort", abort);
+    try {
+      await turn;
+      // The turn may have come first; then it was passed on.
+      signal?.throwIfAborted();
+    } finally {
+      signal?.removeEventListener("abort", abort);
     }
   }
 }

@@ -42,6 +42,10 @@ export interface ProjectRun {
   readonly stderr: string;
 }
 
+/** The variables that the task `run` may read. */
+export const SERVER_VARIABLES =
+  "PG*,DATABASE_URL,USER,USERNAME,HOME,APPDATA,NODE_PG_FORCE_NATIVE";
+
 /** The program as a command, with the permissions of the task `run`. */
 export function projectCommand(
   args: readonly string[],
@@ -49,8 +53,11 @@ export function projectCommand(
 ): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
     ...options,
+    // Whoever runs the tests may have a database, which is not theirs.
+    env: { DATABASE_URL: "", ...options.env },
     args: [
-      ...["run", "--no-prompt", "--allow-read", "--allow-write"],
+      ...["run", "--no-prompt", "--allow-read", "--allow-write", "--allow-net"],
+      `--allow-env=${SERVER_VARIABLES}`,
       // What the published packages need is given after `deno test … --`.
       ...Deno.args,
       ...["project.ts", ...args],

@@ -6,20 +6,13 @@
 
 import { type ConnectionConfig, hidePassword } from "./config.ts";
 import { messageOf } from "./errors.ts";
+import { EventsTable, type IdRange, type LabelRow } from "./events_table.ts";
 import { type Health, healthCheck } from "./health.ts";
 import { LabelError, readLabels } from "./labels.ts";
 import { ConnectionPool } from "./pool.ts";
 import type { PoolEvents, PoolStats } from "./pool_report.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
 import { WholeFile } from "./whole_file.ts";
-
-/** A row of the table `events`. */
-export interface LabelRow {
-  /** Given by the database, rising. */
-  readonly id: number | bigint;
-  /** The text of the line, trimmed. */
-  readonly label: string;
-}
 
 /** What `runDemoQueries` did. */
 export interface DemoResult {
@@ -101,19 +94,6 @@ export class FileError extends Error {
   override readonly name: string = "FileError";
 }
 
-// A statement for each row would cost two crossings between JavaScript and
-// SQLite for each; a list of rows as JSON costs two for a thousand.
-const CREATE = "CREATE TABLE IF NOT EXISTS events " +
-  "(id INTEGER PRIMARY KEY, label TEXT NOT NULL)";
-const INSERT = "INSERT INTO events (label) SELECT value FROM json_each(?)";
-const LAST_ID = "SELECT coalesce(max(id), 0) AS id FROM events";
-const ADDED = "SELECT count(*) AS rows, max(id) AS id FROM events WHERE id > ?";
-const SELECT =
-  "SELECT id, label FROM events WHERE id > ? AND id <= ? ORDER BY id";
-const SELECT_AS_JSON = "SELECT group_concat(line, ?) AS lines FROM (SELECT " +
-  "json_object('id', id, 'label', label) AS line FROM events " +
-  "WHERE id > ? AND id <= ? ORDER BY id)";
-
 // A batch is held in memory several times over while it is under way, and
 // larger ones are no faster.
 const BATCH_ROWS = 1000;
@@ -129,12 +109,9 @@ export function runDemoQueries(
   labels: Iterable<string> | AsyncIterable<string>,
 ): Promise<DemoResult> {
   return pool.transaction(async (connection) => {
-    const { rows, ids } = await insertLabels(connection, inBatches(labels));
-    const inserted = await connection.query(SELECT, [
-      ids[0] ?? 0,
-      ids.at(-1) ?? 0,
-    ]);
-    return { rows_inserted: rows, rows: inserted as unknown as LabelRow[] };
+    const table = EventsTable.on(connection);
+    const { rows, ranges } = await insertLabels(table, inBatches(labels));
+    return { rows_inserted: rows, rows: await table.rows(ranges.flat()) };
   });
 }
 
@@ -188,19 +165,19 @@ async function insertAndWrite(
   const labels = batched(readLabels(chunks, nameOf(input)));
   // The rows are written before the commit, so that a full disk undoes both.
   const rowsInserted = await abortable(pool, signal, async (connection) => {
-    const { rows, ids } = await insertLabels(connection, labels, (rows) => {
+    const table = EventsTable.on(connection);
+    const { rows, ranges } = await insertLabels(table, labels, (rows) => {
       signal?.throwIfAborted();
       onProgress?.("inserted", rows);
     });
     await write(`{\n  "rows_inserted": ${rows},\n  "rows": [`);
-    for (let i = 1; i < ids.length; i++) {
+    for (const [i, range] of ranges.entries()) {
       signal?.throwIfAborted();
-      const range = [",\n    ", ids[i - 1] ?? 0, ids[i] ?? 0];
-      const [chunk] = await connection.query(SELECT_AS_JSON, range);
-      await write(`${i === 1 ? "" : ","}\n    ${chunk?.["lines"]}`);
-      onProgress?.("written", Math.round(rows * i / (ids.length - 1)));
+      const lines = await table.asJson(range, ",\n    ");
+      await write(`${i === 0 ? "" : ","}\n    ${lines}`);
+      onProgress?.("written", Math.round(rows * (i + 1) / ranges.length));
     }
-    await write(ids.length > 1 ? "\n  ]," : "],");
+    await write(ranges.length > 0 ? "\n  ]," : "],");
     // From here to the commit nothing else can happen.
     signal?.throwIfAborted();
     return rows;
@@ -235,38 +212,22 @@ async function abortable<T>(
 /**
  * Inserts batches of labels.
  *
- * @returns how many, and the last id before them and after each batch: between
- * two such ids are the rows of one batch.
+ * @returns how many, and where the rows of each batch are.
  */
 async function insertLabels(
-  connection: PooledConnection,
+  table: EventsTable,
   batches: AsyncIterable<string[]>,
   onProgress?: (rows: number) => void,
-): Promise<{ rows: number; ids: (number | bigint)[] }> {
-  await connection.execute(CREATE);
-  const [last] = await connection.query<{ id: number | bigint }>(LAST_ID);
-  const ids = [last?.id ?? 0];
+): Promise<{ rows: number; ranges: IdRange[][] }> {
+  await table.create();
+  const ranges: IdRange[][] = [];
   let rows = 0;
   for await (const batch of batches) {
-    await connection.execute(INSERT, [JSON.stringify(batch)]);
-    const before = ids.at(-1) ?? 0;
-    const [added] = await connection.query<
-      { rows: number; id: number | bigint }
-    >(
-      ADDED,
-      [before],
-    );
-    if (added?.rows !== batch.length) {
-      throw new Error(
-        "Cannot tell the new rows of the table 'events' from others: its column " +
-          "'id' must be an INTEGER PRIMARY KEY with room for more",
-      );
-    }
-    ids.push(added.id);
+    ranges.push(await table.insert(batch));
     rows += batch.length;
     onProgress?.(rows);
   }
-  return { rows, ids };
+  return { rows, ranges };
 }
 
 async function* inBatches(

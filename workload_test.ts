@@ -19,13 +19,13 @@ import {
 } from "./testing.ts";
 import {
   FileError,
-  type LabelRow,
   reportPool,
   run,
   runDemoQueries,
   type RunOptions,
   type RunSummary,
 } from "./workload.ts";
+import type { LabelRow } from "./events_table.ts";
 
 const permissions = FILES;
 
@@ -659,7 +659,9 @@ Deno.test({
     await using pool = new ConnectionPool();
     const health = await pool.use(healthCheck);
     assert(health.status === "healthy");
-    assert(/^3\.\d+\.\d+$/.test(health.sqlite_version), health.sqlite_version);
+    assert("sqlite_version" in health);
+    const { sqlite_version: version } = health;
+    assert(/^3\.\d+\.\d+$/.test(version), version);
   },
 });
 
