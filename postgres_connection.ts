@@ -18,6 +18,7 @@ import { messageOf, QueryTimeoutError, ReleaseError } from "./errors.ts";
 import {
   boundValues,
   type PgClient,
+  type PgError,
   type PgQuery,
   type PgResult,
   sqlStateOf,
@@ -344,6 +345,9 @@ export class PostgresConnection implements Connection {
         job.resolve(Array.isArray(result) ? result : [result]);
       } catch (error) {
         failure = error;
+        // The server says so just before it hangs up; until then the connection
+        // looks as good as any.
+        if (isFatal(error)) this.#break(error);
         job.reject(error);
       }
       this.#active = undefined;
@@ -409,6 +413,11 @@ export class PostgresConnection implements Connection {
       "The connection was released while a statement was at work",
     );
   }
+}
+
+function isFatal(error: unknown): boolean {
+  return /^(FATAL|PANIC)$/.test((error as PgError).severity ?? "") ||
+    /^(57P0[123]|08)/.test(sqlStateOf(error) ?? "");
 }
 
 function one(sql: string, parameters: SqlParameters): PgQuery {

@@ -15,40 +15,20 @@ import type { Done } from "./driver.ts";
 import { QueryTimeoutError } from "./errors.ts";
 import { PostgresDriver } from "./postgres.ts";
 import type { PostgresConnection } from "./postgres_connection.ts";
+import { SERVER, TestServer } from "./postgres_testing.ts";
+import { temporaryFolder } from "./testing.ts";
+import { VirtualClock } from "./virtual_clock.ts";
 
-const SERVER: Deno.PermissionOptions = {
-  net: true,
-  read: ["."],
-  // The client looks for what it was not told, and finds nothing that matters.
-  env: true,
-};
-
-let server: Deno.ChildProcess;
-let notices: ReadableStreamDefaultReader<string>;
-let commands: WritableStreamDefaultWriter<Uint8Array>;
-let port = 0;
-let password = "";
+let server: TestServer;
 
 Deno.test.beforeAll(async () => {
-  server = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "-A", "postgres_server/main.ts"],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  notices = server.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  commands = server.stdin.getWriter();
-  const { value } = await notices.read();
-  ({ port, password } = JSON.parse(value ?? "{}"));
+  server = await TestServer.start();
 });
 
-Deno.test.afterAll(async () => {
-  await commands.close();
-  await notices.cancel();
-  await server.status;
-});
+Deno.test.afterAll(() => server[Symbol.asyncDispose]());
 
-function url(parameters = "?sslmode=disable"): string {
-  return `postgres://postgres:${password}@127.0.0.1:${port}/postgres${parameters}`;
+function url(parameters?: string): string {
+  return server.url(parameters);
 }
 
 function driverFor(target: string): PostgresDriver {
@@ -239,7 +219,7 @@ serverTest(
   "what may pass is transient, and what somebody has to mend is not",
   async () => {
     const wrongs: [string, string, boolean][] = [
-      [url().replace(password, "wrong"), "28P01", false],
+      [url().replace(server.password, "wrong"), "28P01", false],
       [url("x?sslmode=disable"), "3D000", false],
       ["postgres://me@127.0.0.1:1/db", "ECONNREFUSED", true],
     ];
@@ -248,7 +228,7 @@ serverTest(
       assertEquals((error as { code?: string }).code, code);
       const driver = driverFor(target);
       assertEquals(driver.isTransient(error), isTransient, code);
-      assert(!error.message.includes(password), error.message);
+      assert(!error.message.includes(server.password), error.message);
     }
   },
 );
@@ -259,13 +239,47 @@ serverTest(
     using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const { port } = silent.addr as Deno.NetAddr;
     const accepted = silent.accept();
-    const target = `postgres://me@127.0.0.1:${port}/db?connect_timeout=1`;
-    const error = await assertRejects(() => connect(target), Error);
+    const clock = new VirtualClock();
+    const driver = new PostgresDriver({
+      url: `postgres://me@127.0.0.1:${port}/db`,
+      ...{ timeoutMs: 5000, clock, env: () => undefined },
+    });
+    const failure = new Promise<unknown>((resolve) => {
+      driver.connect(resolve);
+    });
+    const peer = await accepted;
+    await clock.advanceAsync(5000);
+    const error = await failure;
     assertInstanceOf(error, Error);
     assertStringIncludes(error.message, `127.0.0.1:${port} did not answer`);
-    (await accepted).close();
+    assert(driver.isTransient(error));
+    peer.close();
   },
 );
+
+Deno.test({
+  name: "verify-ca checks who signed, and verify-full also who answers",
+  permissions: { ...SERVER, read: ["."], write: [".tmp"] },
+  async fn() {
+    await using folder = await temporaryFolder();
+    const path = folder.file("server.crt");
+    await Deno.writeTextFile(path, server.certificate);
+    const tls = async (mode: string, host: string): Promise<void> => {
+      const parameters = `?sslmode=${mode}&sslrootcert=${
+        encodeURIComponent(path)
+      }`;
+      const connection = await connect(server.url(parameters, { host }));
+      await settled((done) => connection.close(done));
+    };
+    await tls("verify-full", "localhost");
+    await tls("verify-ca", "127.0.0.1");
+    const error = await assertRejects(
+      () => tls("verify-full", "127.0.0.1"),
+      Error,
+    );
+    assert(!driverFor(url()).isTransient(error), error.message);
+  },
+});
 
 serverTest(
   "sslmode decides on TLS as with libpq, and several hosts are tried in order",

@@ -12,13 +12,44 @@ export interface ServerNotice {
   readonly port: number;
   readonly user: string;
   readonly password: string;
-  /** The certificate of the server, by which clients can verify it. */
+  /** The certificate of who signed that of the server, which is for localhost. */
   readonly certificate: string;
 }
 
 function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return (listener.addr as Deno.NetAddr).port;
+}
+
+async function makeCertificates(): Promise<
+  Record<"authority" | "certificate", { cert: string; private: string }>
+> {
+  const algorithm = "sha256";
+  const authority = await generate(
+    [{ name: "commonName", value: "Test authority" }],
+    {
+      algorithm,
+      extensions: [
+        { name: "basicConstraints", cA: true, critical: true },
+        { name: "keyUsage", keyCertSign: true, cRLSign: true, critical: true },
+      ],
+    },
+  );
+  const certificate = await generate(
+    [{ name: "commonName", value: "localhost" }],
+    {
+      algorithm,
+      ca: { key: authority.private, cert: authority.cert },
+      extensions: [
+        { name: "basicConstraints", cA: false, critical: true },
+        {
+          name: "subjectAltName",
+          altNames: [{ type: 2, value: "localhost" }],
+        },
+      ],
+    },
+  );
+  return { authority, certificate };
 }
 
 async function run(): Promise<void> {
@@ -49,15 +80,7 @@ async function run(): Promise<void> {
     onLog: (message: unknown) => log.push(String(message)),
     onError: (error: unknown) => log.push(String(error)),
   });
-  const certificate = await generate(
-    [{ name: "commonName", value: "localhost" }],
-    {
-      extensions: [{
-        name: "subjectAltName",
-        altNames: [{ type: 2, value: "localhost" }],
-      }],
-    },
-  );
+  const { authority, certificate } = await makeCertificates();
   try {
     await server.initialise();
     const { uid, gid } = await Deno.stat(`${folder}/data`);
@@ -76,7 +99,7 @@ async function run(): Promise<void> {
     throw new Error(`The server did not start: ${error}\n${log.join("")}`);
   }
   const notice: ServerNotice = {
-    ...{ port, user: "postgres", password, certificate: certificate.cert },
+    ...{ port, user: "postgres", password, certificate: authority.cert },
   };
   console.log(JSON.stringify(notice));
   const commands: Record<string, () => Promise<void>> = {
