@@ -454,10 +454,13 @@ serverTest(
     await pool.use((c) =>
       c.execute("CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)")
     );
+    // The first two go on only when both have read.
+    let readers = 0;
     const increment = async (c: PooledConnection): Promise<void> => {
       await c.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE");
       const [row] = await c.query("SELECT n FROM counter");
-      await wait(5);
+      readers++;
+      await until(() => readers >= 2);
       await c.execute("UPDATE counter SET n = $1", [Number(row?.["n"]) + 1]);
     };
     const both = await Promise.allSettled([

@@ -14,6 +14,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { Database } from "@db/sqlite";
+import type { QueryOptions } from "./driver.ts";
 import { LockTimeoutError, ReleaseError } from "./errors.ts";
 import { ConnectionPool } from "./pool.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
@@ -913,4 +914,88 @@ Deno.test(
     });
     await pool.close();
   },
+);
+
+Deno.test(
+  "a statement has its own limit on the wait for a lock, and its signal ends it",
+  {
+    permissions: FILES_AND_PROCESSES,
+  },
+  async () => {
+    await using folder = await temporaryFolder();
+    const path = folder.file("a.db");
+    const { pool, clock } = filePool(path);
+    await using connection = await pool.acquire();
+    await connection.execute("CREATE TABLE t (x)");
+    await using lock = await holdLock(path);
+    const insert = (options: QueryOptions): Promise<unknown> =>
+      connection.query("INSERT INTO t VALUES (1) RETURNING x", [], options)
+        .catch((error) => error);
+    const limited = insert({ timeoutMs: 100 });
+    await clock.advanceAsync(100);
+    const error = await limited;
+    assertInstanceOf(error, LockTimeoutError);
+    assertStringIncludes(error.message, "100 ms");
+    const abort = new AbortController();
+    const enough = new Error("enough");
+    const aborted = insert({ signal: abort.signal });
+    await clock.advanceAsync(50);
+    abort.abort(enough);
+    assertStrictEquals(await aborted, enough);
+    assertStrictEquals(await insert({ signal: abort.signal }), enough);
+    await lock.release();
+    await connection.execute("INSERT INTO t VALUES (2)");
+    assertEquals(await connection.query("SELECT x FROM t"), [{ x: 2 }]);
+    connection.release();
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "a writer whose signal ends its waiting in the queue lets the next one write",
+  {
+    permissions: FILES,
+  },
+  async () => {
+    await using folder = await temporaryFolder();
+    const { pool } = filePool(folder.file("a.db"));
+    using writer = await pool.acquire();
+    using second = await pool.acquire();
+    using third = await pool.acquire();
+    await writer.execute("CREATE TABLE t (x)");
+    const abort = new AbortController();
+    let aborted: Promise<unknown> = Promise.resolve();
+    let last: Promise<unknown> = Promise.resolve();
+    await writer.transaction(async () => {
+      const options = { signal: abort.signal };
+      const insert = "INSERT INTO t VALUES (2)";
+      aborted = second.execute(insert, [], options).catch((error) => error);
+      last = third.execute("INSERT INTO t VALUES (3)");
+      await settled();
+      abort.abort(new Error("enough"));
+      await settled();
+      await writer.execute("INSERT INTO t VALUES (1)");
+    });
+    assertEquals(String(await aborted), "Error: enough");
+    await last;
+    const rows = await writer.query("SELECT x FROM t");
+    assertEquals(rows, [{ x: 1 }, { x: 3 }]);
+    for (const one of [writer, second, third]) one.release();
+    await pool.close();
+  },
+);
+
+Deno.test(
+  "an array is no value of SQLite, and is refused by name",
+  {
+    permissions: MEMORY,
+  },
+  () =>
+    withMemory(async (connection) => {
+      const error = await assertRejects(
+        () => connection.query("SELECT ?", [[1, 2]]),
+        Error,
+      );
+      assertStringIncludes(error.message, "1");
+    }),
 );
