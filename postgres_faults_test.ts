@@ -95,6 +95,7 @@ serverTest(
     await Promise.all(Array.from({ length: 30 }, insert));
     isOver = true;
     await Promise.all(workers);
+    await until(() => pool.stats().opening === 0);
     const after = pool.stats();
     assert(failures > 0, "the restart was not felt");
     assert(after.created - before.created <= 20, `${after.created} connects`);

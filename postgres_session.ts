@@ -66,6 +66,11 @@ const HARMLESS_CALLS: ReadonlySet<string> = new Set([
   ...["timestamptz", "time", "varchar", "interval"],
 ]);
 
+// A program runs the same few texts over and over, and to read one takes longer
+// than all that the pool does.
+const MOST_VERDICTS = 500;
+const verdicts = new Map<string, boolean>();
+
 /**
  * Whether running `sql` may leave something in the session that the next holder
  * of the connection would find: a setting, a temporary table, a lock. Only what
@@ -75,6 +80,16 @@ const HARMLESS_CALLS: ReadonlySet<string> = new Set([
  * where those change the session needs a `SET` in the same loan.
  */
 export function leavesTraces(sql: string): boolean {
+  let verdict = verdicts.get(sql);
+  if (verdict === undefined) {
+    verdict = mayLeaveTraces(sql);
+    if (verdicts.size >= MOST_VERDICTS) verdicts.clear();
+    verdicts.set(sql, verdict);
+  }
+  return verdict;
+}
+
+function mayLeaveTraces(sql: string): boolean {
   if (HARD_TO_READ.test(sql)) return true;
   const code = sql.replace(NOT_CODE, (_, name) => name ? "quoted_name" : " ");
   for (const statement of code.split(";")) {

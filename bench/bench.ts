@@ -11,6 +11,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { benchEventLoop } from "./event_loop.ts";
 import { benchJob } from "./job.ts";
 import { benchPool } from "./pool.ts";
+import { benchPostgres } from "./postgres.ts";
 import { benchQuery } from "./query.ts";
 import {
   formatReport,
@@ -24,6 +25,7 @@ const SUITES: Record<string, (options: SuiteOptions) => Promise<Report>> = {
   "query": benchQuery,
   "pool": benchPool,
   "event-loop": benchEventLoop,
+  "postgres": benchPostgres,
 };
 
 const EXIT_USAGE = 2;
