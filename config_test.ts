@@ -428,6 +428,8 @@ const SECRET_URLS = ODD_PASSWORDS.flatMap((password) => [
   "Postgres:/u:hunter2@h:5432",
   "postgres:u:hunter2",
   "mysql:u:hunter2@h/x",
+  "postgres://h/d?password=a&hunter2",
+  "postgres://h/d?sslmode=require;password=hunter2",
 ]);
 
 Deno.test({

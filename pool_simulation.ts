@@ -75,6 +75,14 @@ export type Manner =
   | "asks again if refused"
   | "asks for another";
 
+/**
+ * What shows of a connection that breaks: nothing, so that a ping alone finds
+ * out; that it is broken; or the driver tells the pool at once.
+ */
+export type Sign = "silently" | "visibly" | "with notice";
+
+const SIGNS: readonly Sign[] = ["silently", "visibly", "with notice"];
+
 /** One step of a script. */
 export type Step =
   | Fault
@@ -96,9 +104,9 @@ export type Step =
   | {
     readonly do: "break";
     readonly serial: number;
-    readonly isSilent: boolean;
+    readonly sign: Sign;
   }
-  | { readonly do: "breakAll"; readonly isSilent: boolean }
+  | { readonly do: "breakAll"; readonly sign: Sign }
   | { readonly do: "finish" };
 
 /** What a sound database does. */
@@ -131,6 +139,7 @@ export type Rule =
   | "nobody waits beside an idle connection"
   | "nobody waits beside a free place"
   | "nothing is closed without a reason"
+  | "what is lost goes at once"
   | "each connection is closed once"
   | "one call at a time"
   | "idle connections are looked after"
@@ -368,11 +377,11 @@ export function makeScript(seed: number): Script {
         break;
       case "break": {
         const serial = 1 + Math.floor(random() * 5);
-        steps.push({ do: "break", serial, isSilent: random() < 0.5 });
+        steps.push({ do: "break", serial, sign: pick(random, SIGNS) });
         break;
       }
       case "breakAll":
-        steps.push({ do: "breakAll", isSilent: random() < 0.5 });
+        steps.push({ do: "breakAll", sign: pick(random, SIGNS) });
         break;
       case "finish":
         steps.push({ do: "finish" });
@@ -417,11 +426,9 @@ export function describeStep(step: Step): string {
     case "close":
       return `close within ${step.timeoutMs} ms`;
     case "break":
-      return `break connection ${step.serial}${
-        step.isSilent ? " silently" : ""
-      }`;
+      return `break connection ${step.serial} ${step.sign}`;
     case "breakAll":
-      return `break all connections${step.isSilent ? " silently" : ""}`;
+      return `break all connections ${step.sign}`;
     case "finish":
       return "finish what hangs";
   }
@@ -441,6 +448,9 @@ export function formatScript(
 
 const FAULT_PATTERN =
   /^next (connect|ping|reset|close) (succeeds|fails for good|fails|throws|hangs)(?: after ([\d.]+) ms)?(?:, cancel (stops it|is ignored|fails it|succeeds|throws|is missing))?(, answers twice)?$/;
+
+const BREAK_PATTERN =
+  /^break (?:connection (\d+)|all connections) (silently|visibly|with notice)$/;
 
 function parseStep(text: string): Step {
   let match: RegExpMatchArray | null;
@@ -477,12 +487,11 @@ function parseStep(text: string): Step {
   if ((match = text.match(/^close within ([\d.]+) ms$/))) {
     return { do: "close", timeoutMs: number(1) };
   }
-  if ((match = text.match(/^break connection (\d+)( silently)?$/))) {
-    const isSilent = match[2] !== undefined;
-    return { do: "break", serial: number(1), isSilent };
-  }
-  if ((match = text.match(/^break all connections( silently)?$/))) {
-    return { do: "breakAll", isSilent: match[1] !== undefined };
+  if ((match = text.match(BREAK_PATTERN))) {
+    const sign = match[2] as Sign;
+    return match[1] === undefined
+      ? { do: "breakAll", sign }
+      : { do: "break", serial: number(1), sign };
   }
   if (text === "finish what hangs") return { do: "finish" };
   throw new SyntaxError(`Cannot read this step of the script: ${text}`);
@@ -618,7 +627,12 @@ export class SimulatedConnection implements Resource {
   /** In which order it came to rest; 0 while that is not known. */
   restOrder = 0;
 
-  constructor(world: World, serial: number) {
+  /** @param lost tells the pool that it is gone. */
+  constructor(
+    world: World,
+    serial: number,
+    readonly lost: (error: unknown) => void,
+  ) {
     this.#world = world;
     this.serial = serial;
   }
@@ -840,6 +854,7 @@ class World implements Driver<SimulatedConnection> {
 
   connect(
     done: (error: unknown, connection?: SimulatedConnection) => void,
+    lost: (error: unknown) => void,
   ): (() => void) | void {
     const nowMs = this.clock.now();
     const fault = this.#next("connect");
@@ -897,7 +912,11 @@ class World implements Driver<SimulatedConnection> {
         return;
       }
       attempt.isOver = true;
-      const connection = new SimulatedConnection(this, ++this.#serials);
+      const connection = new SimulatedConnection(
+        this,
+        ++this.#serials,
+        lost,
+      );
       connection.openedMs = connection.usedMs = connection.provenMs = this
         .clock.now();
       connection.restOrder = ++this.#restOrders;
@@ -1747,17 +1766,31 @@ class World implements Driver<SimulatedConnection> {
         break;
       case "break":
       case "breakAll":
-        for (const connection of this.#open) {
+        // A notice takes some of them away.
+        for (const connection of [...this.#open]) {
           if (step.do === "break" && connection.serial !== step.serial) {
             continue;
           }
           connection.isDead = true;
-          if (!step.isSilent) connection.isBroken = true;
+          if (step.sign !== "silently") connection.isBroken = true;
+          if (step.sign === "with notice") this.#tell(connection);
         }
         break;
       case "finish":
         this.#finishPending();
         break;
+    }
+  }
+
+  /** Tells the pool that a connection is gone. */
+  #tell(connection: SimulatedConnection): void {
+    const wasIdle = this.#isIdle(connection);
+    connection.lost(new Error("the server closed it"));
+    if (wasIdle && connection.closing === "no") {
+      this.#violate(
+        "what is lost goes at once",
+        `connection ${connection.serial} stays although it is told to be lost`,
+      );
     }
   }
 
@@ -2193,7 +2226,7 @@ function simplerSteps(step: Step): Step[] {
         .map((ms) => ({ ...step, ms }));
     case "break":
     case "breakAll":
-      return [{ ...step, isSilent: false }];
+      return [{ ...step, sign: "visibly" }];
     default:
       return [];
   }

@@ -118,7 +118,7 @@ const FOUND: Readonly<Record<string, string>> = {
     pass 1 ms`,
   "the upkeep of minIdle waits after a permanent failure": `
     options {"poolSize":2,"maxOverflow":0,"minIdle":1}
-    break all connections; next connect fails for good; acquire #1 timeout 1000`,
+    break all connections visibly; next connect fails for good; acquire #1 timeout 1000`,
 };
 
 for (const [name, text] of Object.entries(FOUND)) {
@@ -181,6 +181,12 @@ const BUGS: readonly Bug[] = [
     wrong:
       "    const waiter = this.#waiters.first?.next ?? this.#waiters.first;\n    if (waiter !== undefined) {",
     rule: "first come, first served",
+  },
+  {
+    name: "a lost connection kept: the notice of the server is not heeded",
+    right: 'if (slot.state === "idle") this.#discard(slot, error);\n  }',
+    wrong: "void error;\n  }",
+    rule: "what is lost goes at once",
   },
 ];
 

@@ -127,7 +127,8 @@ export function hidePassword(text: string): string {
       "$1:***",
     )
     .replace(
-      /([?&](?:password|sslpassword|passfile)=)(?!\*\*\*)[^&]*/gi,
+      // What follows an unescaped & may belong to it, unless it is a parameter.
+      /([?&;](?:password|sslpassword|passfile)=)(?!\*\*\*)[^&]*(?:&(?![a-z_]+=)[^&]*)*/gi,
       "$1***",
     );
 }

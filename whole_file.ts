@@ -64,8 +64,14 @@ export class WholeFile implements AsyncDisposable {
       const temporary = join(folder, `.${crypto.randomUUID()}.tmp`);
       const options = { read: true, write: true, createNew: true };
       const file = await Deno.open(temporary, options);
-      if (present?.mode) await Deno.chmod(temporary, present.mode & 0o777);
-      return new WholeFile(file, temporary, target, { madeFolders });
+      const whole = new WholeFile(file, temporary, target, { madeFolders });
+      try {
+        if (present?.mode) await Deno.chmod(temporary, present.mode & 0o777);
+      } catch (error) {
+        await whole[Symbol.asyncDispose]();
+        throw error;
+      }
+      return whole;
     } catch (error) {
       await removeFolders(madeFolders);
       throw error;
