@@ -72,6 +72,23 @@ export {
   type RetryPolicyName,
 } from "./retry.ts";
 export {
+  type NamedPolicy,
+  parsePolicy,
+  parseScenario,
+  readScenario,
+  type Scenario,
+  ScenarioError,
+  type ScenarioProblem,
+} from "./scenario.ts";
+export {
+  type PointResult,
+  simulate,
+  simulation,
+  type SimulationOptions,
+  type SimulationResult,
+} from "./simulate.ts";
+export { settled, VirtualClock } from "./virtual_clock.ts";
+export {
   type DemoResult,
   FileError,
   type PoolReport,
