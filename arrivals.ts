@@ -16,6 +16,7 @@ import { nearest } from "./rules.ts";
 
 /** Requests that come whether or not those before them were served. */
 export interface OpenArrivals {
+  /** What it is. */
   readonly kind: "open";
   /** As it was written, such as `poisson:200/s`. */
   readonly text: string;
@@ -34,6 +35,7 @@ export interface OpenArrivals {
 
 /** Clients that each wait for their answer, think, and ask again. */
 export interface ClosedArrivals {
+  /** What it is. */
   readonly kind: "closed";
   /** As it was written, such as `closed:50,exp:1s`. */
   readonly text: string;

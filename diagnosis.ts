@@ -27,11 +27,15 @@ import {
 
 /** A figure of a closed formula beside the simulated one. */
 export interface TheoryRow {
+  /** The point of the sweep that it is about. */
   readonly point: string;
   /** The model whose formula it is; the reason if none fits. */
   readonly model: string;
+  /** What is compared; none if no formula fits. */
   readonly quantity?: string;
+  /** What the formula says. */
   readonly theory?: number;
+  /** The mean of the replications. */
   readonly simulated?: number;
   /** Simulated less theory, in standard errors of the replications. */
   readonly standard_errors?: number | null;
@@ -179,7 +183,9 @@ function formulaFor(plan: Plan, index: number): [string, Expected] | string {
 
 /** What ails a pool, in one sentence with the figures that show it. */
 export interface Finding {
+  /** The point of the sweep that it is about. */
   readonly point: string;
+  /** What it is. */
   readonly kind:
     | "unstable"
     | "saturated"
@@ -191,6 +197,7 @@ export interface Finding {
     | "failing"
     | "oversized"
     | "healthy";
+  /** As it was written, or is to be read. */
   readonly text: string;
 }
 
@@ -334,11 +341,15 @@ function diagnosePoint(
 
 /** One condition of an objective. */
 export interface Clause {
+  /** As it was written, or is to be read. */
   readonly text: string;
   /** What it bounds. */
   readonly figure: string;
+  /** Whether it bounds from above. */
   readonly isUpper: boolean;
+  /** The bound: milliseconds for times, parts of 1 for shares. */
   readonly bound: number;
+  /** What is bounded, of a point. */
   readonly value: (point: PointResult) => number;
 }
 
@@ -411,10 +422,13 @@ function holds(clause: Clause, point: PointResult): boolean {
 
 /** What an objective asks for, and what is to be chosen. */
 export interface Recommendation {
+  /** The objective, as it was written. */
   readonly slo: string;
   /** The point that is recommended; null if none meets the objective. */
   readonly pool_size: number | null;
+  /** How many more connections a burst may open. */
   readonly max_overflow: number | null;
+  /** What the sweep varies, at that point. */
   readonly settings: { readonly [field: string]: string } | null;
   /** For each condition: its value there, and how much of the bound is left. */
   readonly margins: readonly {
@@ -426,6 +440,7 @@ export interface Recommendation {
   readonly breaks_at_load_factor: number | null;
   /** The conditions that break there. */
   readonly breaks_first: readonly string[];
+  /** As it was written, or is to be read. */
   readonly text: string;
 }
 

@@ -7,6 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { PG_SPECIFIER } from "./postgres_client.ts";
+import { CHARTS_SPECIFIER } from "./report.ts";
 import { SERVER_VARIABLES } from "./testing.ts";
 
 const READ: Deno.PermissionOptions = { read: ["."] };
@@ -55,7 +56,7 @@ const FLOORS: readonly (readonly string[])[] = [
     ...["diagnosis.ts", "events_table.ts", "health.ts", "retry_models.ts"],
     ...["simulate.ts", "workload.ts"],
   ],
-  [],
+  ["report.ts"],
   ["mod.ts", "project.ts"],
 ];
 
@@ -215,7 +216,7 @@ Deno.test(
 );
 
 Deno.test(
-  "the job downloads nothing: no module imports from npm, and only the client for PostgreSQL is locked",
+  "the job downloads nothing: no module imports from npm, and only the client for PostgreSQL and the charts are locked",
   {
     permissions: READ,
   },
@@ -223,7 +224,7 @@ Deno.test(
     const { specifiers } = await settings("deno.lock") as {
       specifiers: Record<string, string>;
     };
-    assertEquals(Object.keys(specifiers), [PG_SPECIFIER]);
+    assertEquals(Object.keys(specifiers), [CHARTS_SPECIFIER, PG_SPECIFIER]);
     // `deno task` would download whatever stands among the imports.
     const { imports } = await settings("deno.json") as {
       imports: Record<string, string>;
@@ -234,7 +235,7 @@ Deno.test(
     for await (const { name } of Deno.readDir(".")) {
       if (!name.endsWith(".ts")) continue;
       const text = await Deno.readTextFile(name);
-      assertEquals(/from "(npm:|pg")/.test(text), false, name);
+      assertEquals(/from "(npm:|pg"|echarts)/.test(text), false, name);
     }
   },
 );

@@ -71,22 +71,57 @@ export {
   retryPolicy,
   type RetryPolicyName,
 } from "./retry.ts";
+export type { Arrivals, ClosedArrivals, OpenArrivals } from "./arrivals.ts";
 export {
+  type Clause,
+  diagnose,
+  type Finding,
+  parseSlo,
+  recommend,
+  type Recommendation,
+  theoryBeside,
+  type TheoryRow,
+} from "./diagnosis.ts";
+export type {
+  Distribution,
+  DistributionKind,
+  LoadNumbers,
+} from "./distributions.ts";
+export type { Random } from "./random.ts";
+export {
+  type PolicyResult,
+  RETRY_MODELS,
+  type RetryExperiment,
+  retryExperiment,
+  type RetryModel,
+  type RetryResult,
+} from "./retry_models.ts";
+export {
+  type FieldName,
   type NamedPolicy,
   parsePolicy,
   parseScenario,
+  type Plan,
+  type Point,
   readScenario,
   type Scenario,
   ScenarioError,
   type ScenarioProblem,
+  type ScenarioValue,
 } from "./scenario.ts";
 export {
+  type Confidence,
+  type Durations,
   type PointResult,
+  type ReplicationFigures,
   simulate,
   simulation,
   type SimulationOptions,
   type SimulationResult,
 } from "./simulate.ts";
+export type { Span } from "./simulated_database.ts";
+export type { Usl } from "./theory.ts";
+export type { Happening, TimeLineData } from "./time_line.ts";
 export { settled, VirtualClock } from "./virtual_clock.ts";
 export {
   type DemoResult,

@@ -42,6 +42,7 @@ export interface ScenarioProblem {
 
 /** A scenario that cannot be simulated. */
 export class ScenarioError extends RangeError {
+  /** The name of the class. */
   override readonly name: string = "ScenarioError";
   /** All that is wrong. */
   readonly problems: readonly ScenarioProblem[];
@@ -161,7 +162,9 @@ function slowdown(text: string): Span & { readonly factor: number } {
 
 /** A retry policy as it was written, such as `exp:100ms..5s`. */
 export interface NamedPolicy {
+  /** As it was written, or is to be read. */
   readonly text: string;
+  /** The policy, by its name or as its numbers. */
   readonly policy: RetryPolicy;
 }
 
@@ -260,8 +263,46 @@ function oneOfWords(...words: string[]): (text: string) => string {
 const COUNT_LIMIT = 1_000_000_000;
 const distribution: Parse = parseDistribution;
 
+/** The name of a setting of a scenario. */
+export type FieldName =
+  | "name"
+  | "arrivals"
+  | "service"
+  | "connect"
+  | "ping"
+  | "requests"
+  | "duration"
+  | "warmup"
+  | "replications"
+  | "seed"
+  | "instances"
+  | "poolSize"
+  | "maxOverflow"
+  | "acquireTimeout"
+  | "maxWaiting"
+  | "minIdle"
+  | "maxConnecting"
+  | "connectTimeout"
+  | "idleTimeout"
+  | "maxLifetime"
+  | "maxAttempts"
+  | "validate"
+  | "retry"
+  | "clientRetries"
+  | "retryBudget"
+  | "clientTimeout"
+  | "cores"
+  | "usl"
+  | "maxConnections"
+  | "outage"
+  | "slow"
+  | "connectFailure"
+  | "queryFailure"
+  | "drop"
+  | "leak";
+
 /** All settings, in the order of the help. */
-const FIELDS = {
+const FIELDS: Readonly<Record<FieldName, Field>> = {
   name: {
     value: "TEXT",
     help: ["What the report is called (no name)"],
@@ -492,10 +533,7 @@ const FIELDS = {
     standard: "0",
     parse: probability,
   },
-} as const satisfies Record<string, Field>;
-
-/** The name of a setting of a scenario. */
-export type FieldName = keyof typeof FIELDS;
+};
 
 /** The settings of a scenario as flags, in the order of the help. */
 export const SCENARIO_FIELDS: readonly {
@@ -520,10 +558,15 @@ function flagOf(field: string): string {
 
 /** What one point of a sweep has of its own. */
 export interface Point {
+  /** The configuration of the pool. */
   readonly config: ConnectionConfig;
+  /** How long clients wait before they try again. */
   readonly retry: NamedPolicy;
+  /** How often a client tries again. */
   readonly clientRetries: number;
+  /** Retries for each request that the budget allows, if there is one. */
   readonly retryBudget: number | undefined;
+  /** After which a client gives up, if it does. */
   readonly clientTimeoutMs: number | undefined;
   /** The settings that the sweep varies, as they were written. */
   readonly varied: { readonly [field: string]: string };
@@ -533,28 +576,47 @@ export interface Point {
 export interface Plan {
   /** The scenario with its defaults, as it could be written. */
   readonly scenario: Scenario;
+  /** What it is called. */
   readonly name: string;
+  /** How requests come. */
   readonly arrivals: readonly Arrivals[];
+  /** How long a query takes when it is alone. */
   readonly service: Distribution;
+  /** How long opening a connection takes. */
   readonly connect: Distribution;
+  /** How long the answer to a ping takes. */
   readonly ping: Distribution;
   /** How many requests come, at most. */
   readonly requests: number;
   /** Until when they come. */
   readonly durationMs: number;
+  /** Whoever comes before it does not count. */
   readonly warmupMs: number;
+  /** How many independent runs there are. */
   readonly replications: number;
+  /** From which all chance comes. */
   readonly seed: number;
+  /** How many pools share the database. */
   readonly instances: number;
+  /** How many cores all queries share, if they do. */
   readonly cores: number | undefined;
+  /** How queries slow one another down, if they do; per millisecond. */
   readonly usl: Usl | undefined;
+  /** How many connections the database takes, if that is bounded. */
   readonly maxConnections: number | undefined;
+  /** When the database is away. */
   readonly outages: readonly Span[];
+  /** When it is slower, and by which factor. */
   readonly slowdowns: readonly (Span & { readonly factor: number })[];
+  /** The chance that a connect fails. */
   readonly connectFailure: number;
+  /** The chance that a query fails. */
   readonly queryFailure: number;
+  /** How long a connection lives until it breaks, if it does. */
   readonly drop: Distribution | undefined;
+  /** The chance that a client never gives a connection back. */
   readonly leak: number;
+  /** The points of the sweep. */
   readonly points: readonly Point[];
 }
 

@@ -44,12 +44,19 @@ export type Outcome =
 
 /** Durations in milliseconds. */
 export interface Durations {
+  /** Their sum over their count. */
   readonly mean: number;
+  /** Half of them are not longer. */
   readonly p50: number;
+  /** Nine in ten are not longer. */
   readonly p90: number;
+  /** 95 in 100 are not longer. */
   readonly p95: number;
+  /** 99 in 100 are not longer. */
   readonly p99: number;
+  /** 999 in 1000 are not longer. */
   readonly p999: number;
+  /** The longest. */
   readonly max: number;
 }
 
@@ -58,21 +65,29 @@ export interface Durations {
  * of the replications; null if there is one replication only.
  */
 export interface Confidence {
+  /** Requests served in a second. */
   readonly throughput_per_s: number | null;
+  /** The part of all connections allowed that is held. */
   readonly utilization: number | null;
+  /** The part of all attempts that wait. */
   readonly wait_probability: number | null;
+  /** Of the waits. */
   readonly wait_ms: { readonly [figure: string]: number | null };
+  /** Of the latencies. */
   readonly latency_ms: { readonly [figure: string]: number | null };
 }
 
 /** What was seen at one point of a sweep, over all replications. */
 export interface PointResult {
+  /** How many connections each pool keeps. */
   readonly pool_size: number;
+  /** How many more connections a burst may open. */
   readonly max_overflow: number;
   /** The settings that the sweep varies, as they were written. */
   readonly settings: { readonly [field: string]: string };
   /** Requests that came after the warm-up. */
   readonly offered: number;
+  /** Requests that got their answer. */
   readonly served: number;
   /** Requests that got no connection within the acquire timeout. */
   readonly timed_out: number;
@@ -82,6 +97,7 @@ export interface PointResult {
   readonly failed: number;
   /** Requests whose client gave up. */
   readonly abandoned: number;
+  /** Requests served in a second. */
   readonly throughput_per_s: number;
   /** The time-weighted part of all connections allowed that was held. */
   readonly utilization: number;
@@ -103,16 +119,21 @@ export interface PointResult {
   readonly waiting_for_connect: number;
   /** The most connections that one pool had in use at once. */
   readonly peak: number;
+  /** Connections that were opened. */
   readonly created: number;
+  /** Connects that were tried. */
   readonly connect_attempts: number;
+  /** Connects that failed. */
   readonly connect_failures: number;
   /** Connections that were never given back. */
   readonly leaked: number;
+  /** Attempts after the first of each request. */
   readonly retries: number;
   /** Attempts for each request. */
   readonly amplification: number;
   /** What is asked of the system as a part of what it can do, if known. */
   readonly load: number | null;
+  /** How far off the figures may be. */
   readonly confidence_95: Confidence;
   /** Of the first pool, at the end of the first replication. */
   readonly pool_stats: PoolStats;
@@ -126,18 +147,27 @@ export interface PointResult {
 
 /** The figures of one replication. */
 export interface ReplicationFigures {
+  /** Requests served in a second. */
   readonly throughput_per_s: number;
+  /** The part of all connections allowed that is held. */
   readonly utilization: number;
+  /** The part of all attempts that wait. */
   readonly wait_probability: number;
+  /** The part of all requests that is not served. */
   readonly loss_probability: number;
+  /** The mean wait, whether a connection came of it or not. */
   readonly mean_wait_of_all_ms: number;
+  /** Of the waits. */
   readonly wait_ms: Durations;
+  /** Of the latencies. */
   readonly latency_ms: Durations;
 }
 
 /** What a simulation gives. */
 export interface SimulationResult {
+  /** What was simulated. */
   readonly plan: Plan;
+  /** The points of the sweep. */
   readonly points: readonly PointResult[];
   /** How many requests were simulated, over all points and replications. */
   readonly requests: number;

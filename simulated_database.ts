@@ -15,7 +15,9 @@ import type { VirtualClock } from "./virtual_clock.ts";
 
 /** A span of virtual time. */
 export interface Span {
+  /** When it begins, in milliseconds. */
   readonly startMs: number;
+  /** When it is over, in milliseconds. */
   readonly endMs: number;
 }
 

@@ -12,11 +12,15 @@ export type Happening = "arrivals" | "attempts" | "served" | "failures";
 export interface TimeLineData {
   /** The length of an interval, in milliseconds. */
   readonly interval_ms: number;
+  /** How requests come. */
   readonly arrivals: readonly number[];
   /** Arrivals and the retries after them. */
   readonly attempts: readonly number[];
+  /** Requests that got their answer. */
   readonly served: readonly number[];
+  /** Requests that ended otherwise. */
   readonly failures: readonly number[];
+  /** Connects that were tried. */
   readonly connects: readonly number[];
   /** The mean number of connections in use. */
   readonly busy: readonly number[];
