@@ -19,6 +19,7 @@ import {
   type SuiteOptions,
   toJson,
 } from "./report.ts";
+import { benchSimulator } from "./simulator.ts";
 
 const SUITES: Record<string, (options: SuiteOptions) => Promise<Report>> = {
   "job": benchJob,
@@ -26,6 +27,7 @@ const SUITES: Record<string, (options: SuiteOptions) => Promise<Report>> = {
   "pool": benchPool,
   "event-loop": benchEventLoop,
   "postgres": benchPostgres,
+  "simulator": benchSimulator,
 };
 
 const EXIT_USAGE = 2;
