@@ -398,13 +398,6 @@ function sweepChart(draw: Draw, report: Report): string {
           data: points.map((point) => point.latency_ms[q] || null),
           ...(q === "p50" && best >= 0
             ? {
-              markArea: {
-                itemStyle: { color: "rgba(58,125,68,0.18)" },
-                data: [[
-                  { xAxis: Math.max(0, best - 0.5) },
-                  { xAxis: best + 0.5 },
-                ]],
-              },
               markLine: {
                 ...{ symbol: "none", label: { show: false } },
                 lineStyle: {
@@ -449,6 +442,8 @@ function pointCharts(draw: Draw, point: PointResult): string {
     return [Math.max(ms, 0.001), Math.max(1 - seen / total, 0.5 / total)];
   });
   const name = nameOf(point);
+  // Nearly all are slower than a hundredth of the median.
+  const fromMs = Math.max(point.latency_ms.p50 / 100, 0.001);
   return draw(
     `Time line of ${name}, first replication, in steps of ${line.interval_ms} ms`,
     {
@@ -468,7 +463,12 @@ function pointCharts(draw: Draw, point: PointResult): string {
   ) + draw(`Latency of ${name}: the part of the requests that was slower`, {
     xAxis: { type: "log", name: "ms" },
     yAxis: { type: "log", name: "part" },
-    series: [{ name: "slower", type: "line", symbol: "none", data: tail }],
+    series: [{
+      name: "slower",
+      type: "line",
+      symbol: "none",
+      data: tail.filter(([ms = 0]) => ms >= fromMs),
+    }],
   });
 }
 

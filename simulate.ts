@@ -531,8 +531,11 @@ class Run {
   #launch(attempt: Attempt): void {
     const nowMs = this.#clock.now();
     this.#tick(nowMs);
-    this.#line?.count("attempts");
-    if (attempt.number === 1) this.#line?.count("arrivals");
+    if (this.#line !== undefined) {
+      const { current } = this.#line;
+      current.attempts++;
+      if (attempt.number === 1) current.arrivals++;
+    }
     if (attempt.isMeasured) this.attempts++;
     attempt.askedMs = nowMs;
     attempt.isAbandoned = false;
@@ -664,7 +667,11 @@ class Run {
     }
     this.#outstanding--;
     const nowMs = this.#clock.now();
-    this.#line?.count(outcome === "served" ? "served" : "failures");
+    if (this.#line !== undefined) {
+      const { current } = this.#line;
+      if (outcome === "served") current.served++;
+      else current.failures++;
+    }
     const { warmupMs, durationMs } = this.#plan;
     if (outcome === "served" && nowMs >= warmupMs && nowMs <= durationMs) {
       this.servedInTime++;

@@ -32,7 +32,8 @@ const FIRST_INTERVAL_MS = 100;
 // As many as a chart has points to show them.
 const MOST_INTERVALS = 600;
 
-interface Interval extends Record<Happening, number> {
+/** What happens in an interval. */
+export interface Interval extends Record<Happening, number> {
   connects: number;
   busyArea: number;
   waitingArea: number;
@@ -48,20 +49,19 @@ function blank(): Interval {
 /** Intervals that grow to twice their length whenever there are too many. */
 export class TimeLine {
   #intervals: Interval[] = [];
-  #current = blank();
+  /** The interval that is under way, for its happenings to be counted in. */
+  current: Interval = blank();
   #intervalMs = FIRST_INTERVAL_MS;
   #endMs = FIRST_INTERVAL_MS;
   #lastMs = 0;
   #connects = 0;
 
-  /** Counts one that happens now. */
-  count(what: Happening): void {
-    this.#current[what]++;
-  }
-
   /** Lets time pass, during which `busy` and `waiting` did not change. */
   pass(nowMs: number, busy: number, waiting: number, connects: number): void {
-    this.#current.connects += connects - this.#connects;
+    if (nowMs < this.#endMs && connects === this.#connects) {
+      return this.#add(nowMs, busy, waiting);
+    }
+    this.current.connects += connects - this.#connects;
     this.#connects = connects;
     while (nowMs >= this.#endMs) {
       this.#add(this.#endMs, busy, waiting);
@@ -81,14 +81,15 @@ export class TimeLine {
 
   #add(untilMs: number, busy: number, waiting: number): void {
     const spanMs = untilMs - this.#lastMs;
-    this.#current.busyArea += busy * spanMs;
-    this.#current.waitingArea += waiting * spanMs;
+    const { current } = this;
+    current.busyArea += busy * spanMs;
+    current.waitingArea += waiting * spanMs;
     this.#lastMs = untilMs;
   }
 
   #next(): void {
-    this.#intervals.push(this.#current);
-    this.#current = blank();
+    this.#intervals.push(this.current);
+    this.current = blank();
     if (this.#intervals.length === MOST_INTERVALS) {
       this.#intervals = this.#intervals.flatMap((interval, i, all) => {
         const after = all[i + 1];
