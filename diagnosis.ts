@@ -295,7 +295,16 @@ function diagnosePoint(
     ]);
   }
   const waitsMuch = wait_ms.p99 > plan.service.meanMs;
-  if (waitsMuch && point.waiting_for_connect > 0.3) {
+  // No pool size and no warm connection helps against a database that is away.
+  const isAway = point.connect_failures > point.created / 2;
+  if (isAway) {
+    found.push([
+      "failing",
+      `${point.connect_failures} of ${point.connect_attempts} connects failed, and with them ${
+        percent(lostShare)
+      } of the requests (${point.timed_out} timed out, ${point.failed} failed); up to ${point.most_waiting} waited for the database to come back`,
+    ]);
+  } else if (waitsMuch && point.waiting_for_connect > 0.3) {
     found.push([
       "connect-bound",
       `${

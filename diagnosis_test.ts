@@ -45,6 +45,7 @@ for (
     ],
     ["oversized", { poolSize: 50 }],
     ["failing", { queryFailure: 0.05 }],
+    ["failing", { outage: "10s+5s", duration: "40s" }],
   ] as readonly (readonly [Finding["kind"], Scenario])[]
 ) {
   Deno.test(

@@ -221,11 +221,20 @@ function flagRows(flags: readonly Flag[]): string {
   return flags.flatMap(({ name, letter, value, help }) => {
     const short = letter ? `-${letter}, ` : "    ";
     const left = `  ${short}--${name}${value ? ` ${value}` : ""}`;
-    const rows = help.map((line, i) =>
+    const rows = help.flatMap(narrow).map((line, i) =>
       `${(i === 0 && left.length < 28 ? left : "").padEnd(28)}${line}`
     );
     return left.length < 28 ? rows : [left, ...rows];
   }).join("\n");
+}
+
+const HELP_COLUMNS = 52;
+
+/** A line of the help in as many as fit into 80 columns. */
+function narrow(line: string): string[] {
+  if (line.length <= HELP_COLUMNS) return [line];
+  const at = line.lastIndexOf(" ", HELP_COLUMNS);
+  return [line.slice(0, at), ...narrow(line.slice(at + 1))];
 }
 
 function simulateHelp(): string {

@@ -6,6 +6,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
+import { SCENARIO_FIELDS } from "./scenario.ts";
 
 const RUN: Deno.PermissionOptions = {
   ...{ run: [Deno.execPath()], read: true, write: [".tmp"], env: false },
@@ -37,6 +38,24 @@ Deno.test("simulates without any permission, and fits into 80 columns", {
   }
   for (const line of out.split("\n")) assert(line.length <= 80, line);
 });
+
+Deno.test(
+  "the help of each command fits into 80 columns and names every setting",
+  {
+    permissions: RUN,
+  },
+  async () => {
+    for (const command of [[], ["retry"]]) {
+      const { code, out } = await call([...command, "--help"]);
+      assertEquals(code, 0);
+      for (const line of out.split("\n")) assert(line.length <= 80, line);
+      const flags = command.length === 0
+        ? SCENARIO_FIELDS.map(({ flag }) => flag)
+        : ["model", "policy", "clients", "replications", "seed"];
+      for (const flag of flags) assert(out.includes(`--${flag} `), flag);
+    }
+  },
+);
 
 const KEYS = [
   ...["pool_size", "max_overflow", "offered", "served", "timed_out"],
