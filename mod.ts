@@ -119,7 +119,7 @@ export {
   type SimulationOptions,
   type SimulationResult,
 } from "./simulate.ts";
-export type { Span } from "./simulated_database.ts";
+export type { DatabaseTraits, Span } from "./simulated_database.ts";
 export type { Usl } from "./theory.ts";
 export type { Happening, TimeLineData } from "./time_line.ts";
 export { settled, VirtualClock } from "./virtual_clock.ts";

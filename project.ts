@@ -23,7 +23,6 @@ import { diagnose, parseSlo, recommend, theoryBeside } from "./diagnosis.ts";
 import {
   type Report,
   retryHtml,
-  retryJson,
   retryText,
   simulationHtml,
   simulationJson,
@@ -166,7 +165,7 @@ const SIMULATE_FLAGS: readonly Flag[] = [
   {
     name: "scenario",
     value: "FILE",
-    help: ["Settings as JSON; flags go before it"],
+    help: ["Settings as JSON; a flag overrides it"],
   },
   {
     name: "save-scenario",
@@ -876,7 +875,7 @@ async function retryCommand(
   }
   await print(
     switches.has("json")
-      ? JSON.stringify(retryJson(result), null, 2) + "\n"
+      ? JSON.stringify(result, null, 2) + "\n"
       : retryText(result),
   );
   if (page !== undefined) {

@@ -275,11 +275,6 @@ export function retryText(result: RetryResult): string {
     ).join("");
 }
 
-/** The JSON of a retry experiment. */
-export function retryJson(result: RetryResult): Record<string, unknown> {
-  return { ...result };
-}
-
 /** The package that draws the charts, and its versions. */
 export const CHARTS_SPECIFIER = "npm:echarts@6";
 

@@ -84,7 +84,10 @@ export interface RetryExperiment {
   readonly replications?: number;
   /** Default: 1. */
   readonly seed?: number;
-  /** Retries for each call that the budget of `overload` allows. Default: 0.1. */
+  /**
+   * Retries for each success that the budget of `overload` allows. Default: 0.1,
+   * as everywhere.
+   */
   readonly budget?: number;
 }
 

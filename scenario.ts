@@ -19,7 +19,7 @@ import {
   type RetryPolicyName,
 } from "./retry.ts";
 import { isRecord, nearest, show } from "./rules.ts";
-import type { Span } from "./simulated_database.ts";
+import type { DatabaseTraits, Span } from "./simulated_database.ts";
 import type { Usl } from "./theory.ts";
 
 /** A value as it may stand in a scenario. */
@@ -573,7 +573,7 @@ export interface Point {
 }
 
 /** A scenario that can be simulated. */
-export interface Plan {
+export interface Plan extends DatabaseTraits {
   /** The scenario with its defaults, as it could be written. */
   readonly scenario: Scenario;
   /** What it is called. */
@@ -582,10 +582,6 @@ export interface Plan {
   readonly arrivals: readonly Arrivals[];
   /** How long a query takes when it is alone. */
   readonly service: Distribution;
-  /** How long opening a connection takes. */
-  readonly connect: Distribution;
-  /** How long the answer to a ping takes. */
-  readonly ping: Distribution;
   /** How many requests come, at most. */
   readonly requests: number;
   /** Until when they come. */
@@ -598,22 +594,8 @@ export interface Plan {
   readonly seed: number;
   /** How many pools share the database. */
   readonly instances: number;
-  /** How many cores all queries share, if they do. */
-  readonly cores: number | undefined;
-  /** How queries slow one another down, if they do; per millisecond. */
-  readonly usl: Usl | undefined;
-  /** How many connections the database takes, if that is bounded. */
-  readonly maxConnections: number | undefined;
-  /** When the database is away. */
-  readonly outages: readonly Span[];
-  /** When it is slower, and by which factor. */
-  readonly slowdowns: readonly (Span & { readonly factor: number })[];
-  /** The chance that a connect fails. */
-  readonly connectFailure: number;
   /** The chance that a query fails. */
   readonly queryFailure: number;
-  /** How long a connection lives until it breaks, if it does. */
-  readonly drop: Distribution | undefined;
   /** The chance that a client never gives a connection back. */
   readonly leak: number;
   /** The points of the sweep. */

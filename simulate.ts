@@ -12,7 +12,7 @@ import { systemClock, type Timer } from "./clock.ts";
 import { type Due, DueHeap } from "./deadlines.ts";
 import type { Distribution, LoadNumbers } from "./distributions.ts";
 import { AcquireTimeoutError, TooManyWaitersError } from "./errors.ts";
-import { DurationHistogram } from "./histogram.ts";
+import { DurationHistogram, type DurationSummary } from "./histogram.ts";
 import { PoolCore } from "./pool_core.ts";
 import type { PoolStats } from "./pool_report.ts";
 import { type Random, seededRandom } from "./random.ts";
@@ -43,21 +43,9 @@ export type Outcome =
   | "abandoned";
 
 /** Durations in milliseconds. */
-export interface Durations {
-  /** Their sum over their count. */
-  readonly mean: number;
-  /** Half of them are not longer. */
-  readonly p50: number;
-  /** Nine in ten are not longer. */
-  readonly p90: number;
-  /** 95 in 100 are not longer. */
-  readonly p95: number;
-  /** 99 in 100 are not longer. */
-  readonly p99: number;
+export interface Durations extends Omit<DurationSummary, "count"> {
   /** 999 in 1000 are not longer. */
   readonly p999: number;
-  /** The longest. */
-  readonly max: number;
 }
 
 /**
