@@ -512,7 +512,11 @@ export function* recommend(
   const alone = { ...plan, points: [plan.points[chosen] as Plan["points"][0]] };
   let factor: number | null = null;
   let broken: readonly Clause[] = [];
-  for (const tried of LOAD_FACTORS) {
+  // A burst or a trace has no rate of which there could be more.
+  const hasRate = plan.arrivals.some((source) =>
+    source.kind === "closed" || source.ratePerMs > 0
+  );
+  for (const tried of hasRate ? LOAD_FACTORS : []) {
     const { points: [more] } = yield* simulation(alone, tried);
     broken = clauses.filter((clause) => !holds(clause, more as PointResult));
     factor = tried;
@@ -538,7 +542,9 @@ export function* recommend(
     }; ${
       first.length > 0
         ? `at ${factor} times the load ${first.join(" and ")} breaks first`
-        : `it holds at ${factor} times the load too`
+        : hasRate
+        ? `it holds at ${factor} times the load too`
+        : "bursts and traces have no rate to raise, so no greater load was tried"
     }`,
   };
 }

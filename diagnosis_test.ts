@@ -78,6 +78,9 @@ Deno.test(
     assertEquals(found.breaks_first, ["p99<105ms"]);
     assert((found.breaks_at_load_factor ?? 0) > 1);
     assert(found.margins.every(({ margin }) => margin > 0));
+    const burst = recommended({ arrivals: "burst:5@1s" }, "p99<10s");
+    assertEquals(burst.breaks_at_load_factor, null);
+    assert(burst.text.includes("no greater load was tried"), burst.text);
     const none = recommended(sweep, "p99<20ms");
     assertEquals(none.pool_size, null);
     assert(none.text.includes("No point of the sweep"), none.text);

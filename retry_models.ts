@@ -10,7 +10,7 @@
  * @module
  */
 
-import { normal } from "./distributions.ts";
+import { normal, parseDistribution } from "./distributions.ts";
 import { type Random, seededRandom } from "./random.ts";
 import { backoffDelayMs, RetryBudget, type RetryPolicy } from "./retry.ts";
 import { type NamedPolicy, parsePolicy } from "./scenario.ts";
@@ -222,9 +222,9 @@ function reconnect({ clients, policy, random, clock, counts }: Setup): Run {
 }
 
 const SERVERS = 10;
-const SERVICE_MS = 50;
+const SERVICE = parseDistribution("exp:50ms");
 const LOAD = 0.7;
-const RATE_PER_MS = LOAD * SERVERS / SERVICE_MS;
+const RATE_PER_MS = LOAD * SERVERS / SERVICE.meanMs;
 const ATTEMPT_TIMEOUT_MS = 500;
 const RETRIES = 3;
 const STALL = { startMs: 30_000, endMs: 40_000 };
@@ -249,7 +249,7 @@ function overload(
   // Work stands still during the stall, and what timed out is done all the same.
   const serve = (done: () => void): void => {
     busy++;
-    const workMs = -Math.log(1 - random()) * SERVICE_MS;
+    const workMs = SERVICE.sample(random);
     const nowMs = clock.now();
     const isStalled = nowMs >= STALL.startMs && nowMs < STALL.endMs;
     const crosses = nowMs < STALL.startMs && nowMs + workMs > STALL.startMs;

@@ -196,7 +196,8 @@ export function parsePolicy(
   text: string,
   changes: Partial<RetryPolicy> = {},
 ): NamedPolicy {
-  const [, written = "", numbers] = /^([^:]*):?(.+)?$/s.exec(text.trim()) ?? [];
+  const [, written = "", numbers] = /^([^:]*)(?::(.*))?$/s.exec(text.trim()) ??
+    [];
   const name = Object.hasOwn(POLICY_NAMES, written)
     ? POLICY_NAMES[written]
     : undefined;
@@ -765,7 +766,7 @@ function checkTogether(
     const text = "must be longer than 0: current value is 0";
     problems.push({ field: "duration", text });
   }
-  if (durationMs <= warmupMs) {
+  if (durationMs > 0 && durationMs <= warmupMs) {
     problems.push({
       field: "warmup",
       text: "must be shorter than 'duration', or nothing is left to count",

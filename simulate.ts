@@ -22,6 +22,7 @@ import {
   type Point,
   readScenario,
   type Scenario,
+  ScenarioError,
 } from "./scenario.ts";
 import {
   type SimulatedConnection,
@@ -221,9 +222,18 @@ export function* simulation(
       requests += run.started;
       yield done / total;
     }
+    if (!runs.some(({ offered }) => offered > 0)) throw nothingCounted(plan);
     points.push(summarize(plan, point, runs, loadFactor));
   }
   return { plan, points, requests, wallMs: systemClock.now() - startMs };
+}
+
+/** Figures of no request would all be 0, and look like good ones. */
+function nothingCounted({ warmupMs }: Plan): ScenarioError {
+  const [field, text] = warmupMs > 0
+    ? ["warmup", "must end before the last request comes"]
+    : ["arrivals", "must bring a request before 'duration' is over"];
+  return new ScenarioError([{ field, text: `${text}, or nothing is counted` }]);
 }
 
 // 256 parts for each power of two: a percentile is at most 0.4 % too high.

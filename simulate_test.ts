@@ -326,7 +326,7 @@ Deno.test(
 );
 
 Deno.test(
-  "more replications narrow the interval and leave the figures where they are",
+  "splitting a run in replications changes nothing but the spread",
   { permissions: NONE },
   () => {
     const base = { ...OPEN, poolSize: 5, arrivals: "poisson:4/s" };

@@ -10,7 +10,7 @@ import { runInNewContext } from "node:vm";
 import { delay } from "../clock.ts";
 import { DueHeap } from "../deadlines.ts";
 import { ConnectionPool } from "../pool.ts";
-import { seededRandom } from "../random.ts";
+import { type Random, seededRandom } from "../random.ts";
 import { type PointResult, simulate } from "../simulate.ts";
 import { inRounds } from "./measure.ts";
 import {
@@ -35,10 +35,14 @@ class Job {
   cameMs = 0;
 }
 
+function exponential(random: Random): (mean: number) => number {
+  return (mean) => -Math.log(1 - random()) * mean;
+}
+
 /** M/M/5 with a heap and a list, and only the mean wait counted. */
 function bareLoop(requests: number): number {
   const random = seededRandom(1);
-  const exp = (mean: number): number => -Math.log(1 - random()) * mean;
+  const exp = exponential(random);
   const heap = new DueHeap<Job>();
   const spare: Job[] = [];
   let queue: Job[] = [];
@@ -96,7 +100,7 @@ async function simjsLoop(requests: number): Promise<void> {
   await import("simjs");
   const { Sim, Entity, Facility } = world.Sim;
   const random = seededRandom(1);
-  const exp = (mean: number): number => -Math.log(1 - random()) * mean;
+  const exp = exponential(random);
   const facility = new Facility("database", Facility.FCFS, SERVERS);
   let left = requests;
   class Source extends Entity {
@@ -140,7 +144,7 @@ async function predict(load: number, seconds: number): Promise<Row[]> {
   const connections = 4;
   const meanMs = 25;
   const random = seededRandom(7);
-  const exp = (mean: number): number => -Math.log(1 - random()) * mean;
+  const exp = exponential(random);
   const arrivals: number[] = [];
   const gapMs = meanMs / (connections * load);
   for (let at = exp(gapMs); at < seconds * 1000; at += exp(gapMs)) {
