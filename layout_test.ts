@@ -7,7 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { PG_SPECIFIER } from "./postgres_client.ts";
-import { CHARTS_SPECIFIER } from "./report.ts";
+import { CHARTS_SPECIFIER } from "./page.ts";
 import { SERVER_VARIABLES } from "./testing.ts";
 
 const READ: Deno.PermissionOptions = { read: ["."] };
@@ -24,6 +24,7 @@ const FLOORS: readonly (readonly string[])[] = [
     ...[
       "histogram.ts",
       "labels.ts",
+      "page.ts",
       "postgres_url.ts",
       "pool_report.ts",
       "random.ts",
@@ -31,6 +32,7 @@ const FLOORS: readonly (readonly string[])[] = [
       "rules.ts",
       "slot.ts",
       "statistics.ts",
+      "terminal.ts",
       "theory.ts",
       "time_line.ts",
       "waiters.ts",
@@ -56,7 +58,7 @@ const FLOORS: readonly (readonly string[])[] = [
     ...["diagnosis.ts", "events_table.ts", "health.ts", "retry_models.ts"],
     ...["simulate.ts", "workload.ts"],
   ],
-  ["report.ts"],
+  ["command_line.ts", "report.ts"],
   ["mod.ts", "project.ts"],
 ];
 

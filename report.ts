@@ -2,9 +2,6 @@
  * Results for people: tables for a terminal of 80 columns, and one page of HTML
  * that is readable offline. And for machines: the JSON that `--json` prints.
  *
- * The charts are drawn by Apache ECharts, on the server side as SVG, so that the
- * page needs no script. It is loaded only when a page is asked for.
- *
  * @module
  */
 
@@ -14,9 +11,18 @@ import {
   type Recommendation,
   type TheoryRow,
 } from "./diagnosis.ts";
-import { messageOf } from "./errors.ts";
+import { type Draw, escape, htmlTable, loadCharts, page } from "./page.ts";
 import type { RetryResult } from "./retry_models.ts";
 import type { PointResult, SimulationResult } from "./simulate.ts";
+import {
+  bar,
+  clean,
+  percent,
+  short,
+  sparkline,
+  table,
+  wrap,
+} from "./terminal.ts";
 
 /** A simulation and all that is said about it. */
 export interface Report {
@@ -41,70 +47,6 @@ export function simulationJson(report: Report): Record<string, unknown> {
     command,
     requests_per_wall_second: Math.round(requests / wallMs * 1000),
   };
-}
-
-/** Columns as wide as they must be, numbers to the right. */
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, i) =>
-    Math.max(...rows.map((row) => (row[i] ?? "").length))
-  );
-  return rows.map((row) =>
-    row.map((cell, i) =>
-      i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)
-    ).join("  ").trimEnd() + "\n"
-  ).join("");
-}
-
-function short(value: number | null | undefined): string {
-  if (value === null || value === undefined || !Number.isFinite(value)) {
-    return "-";
-  }
-  const size = Math.abs(value);
-  if (size >= 1000 || value === 0) return String(Math.round(value));
-  return size >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
-}
-
-function percent(part: number): string {
-  return `${short(part * 100)}%`;
-}
-
-function wrap(text: string, indent: string): string {
-  const lines: string[] = [];
-  let line = "";
-  for (const word of text.split(" ")) {
-    if (line !== "" && (indent + line + word).length >= 79) {
-      lines.push(line);
-      line = "";
-    }
-    line += (line === "" ? "" : " ") + word;
-  }
-  return [...lines, line].map((one) => `${indent}${one}\n`).join("");
-}
-
-/** A number as a row of blocks. */
-function bar(value: number, most: number, width: number): string {
-  const eighths = most > 0 ? Math.round(value / most * width * 8) : 0;
-  const rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8] ?? "";
-  return "█".repeat(Math.floor(eighths / 8)) + rest;
-}
-
-const LEVELS = "▁▂▃▄▅▆▇█";
-
-/** A series as one line of blocks, each the mean of its part. */
-function sparkline(values: readonly number[], width = 60): string {
-  const count = Math.min(width, values.length);
-  const means = Array.from({ length: count }, (_, i) => {
-    const from = Math.floor(i * values.length / count);
-    const part = values.slice(
-      from,
-      Math.floor((i + 1) * values.length / count),
-    );
-    return part.reduce((sum, one) => sum + one, 0) / part.length;
-  });
-  const most = Math.max(...means, 0);
-  return means.map((value) =>
-    LEVELS[most > 0 ? Math.min(7, Math.floor(value / most * 8)) : 0]
-  ).join("");
 }
 
 /** Rows of a table, whatever shows it: its head comes first. */
@@ -206,12 +148,6 @@ export function simulationText(report: Report): string {
   return `${text}\n${rate} requests simulated a second\n`;
 }
 
-// A name comes from a file, and a terminal obeys control characters.
-function clean(text: string): string {
-  // deno-lint-ignore no-control-regex
-  return text.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, " ");
-}
-
 function retryRows(result: RetryResult): string[][] {
   const { model } = result;
   const seconds = (ms: number | null): string =>
@@ -273,99 +209,6 @@ export function retryText(result: RetryResult): string {
         short(line.length / 10)
       } s\n`
     ).join("");
-}
-
-/** The package that draws the charts, and its versions. */
-export const CHARTS_SPECIFIER = "npm:echarts@6";
-
-interface Chart {
-  setOption(option: Record<string, unknown>): void;
-  renderToSVGString(): string;
-  dispose(): void;
-}
-
-interface Charts {
-  init(
-    element: null,
-    theme: null,
-    options: Record<string, unknown>,
-  ): Chart;
-}
-
-type Draw = (title: string, option: Record<string, unknown>) => string;
-
-async function loadCharts(): Promise<Draw> {
-  let charts: Charts;
-  try {
-    // Not a literal, as it is to be loaded only when a page is asked for.
-    const name: string = `${CHARTS_SPECIFIER}/dist/echarts.esm.min.mjs`;
-    charts = await import(name) as Charts;
-  } catch (error) {
-    throw new Error(
-      `Cannot load '${CHARTS_SPECIFIER}', which draws the charts and is ` +
-        `downloaded when it is first used: ${messageOf(error)}`,
-      { cause: error },
-    );
-  }
-  return (title, option) => {
-    const size = { width: 860, height: 340 };
-    const chart = charts.init(null, null, {
-      ...{ renderer: "svg", ssr: true },
-      ...size,
-    });
-    chart.setOption({
-      ...{ animation: false, legend: { top: 4 } },
-      grid: { left: 60, right: 60, top: 40, bottom: 50 },
-      ...option,
-    });
-    const svg = chart.renderToSVGString();
-    chart.dispose();
-    return `<figure><figcaption>${escape(title)}</figcaption>${svg}</figure>\n`;
-  };
-}
-
-function escape(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;").replaceAll('"', "&quot;").replaceAll("'", "&#39;");
-}
-
-function htmlTable(rows: readonly (readonly string[])[]): string {
-  const [head = [], ...body] = rows;
-  const cells = (row: readonly string[], tag: string): string =>
-    `<tr>${
-      row.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join("")
-    }</tr>\n`;
-  return `<div class="wide"><table><thead>${cells(head, "th")}</thead><tbody>${
-    body.map((row) => cells(row, "td")).join("")
-  }</tbody></table></div>\n`;
-}
-
-function page(title: string, body: string, command: string): string {
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>${escape(title)}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2rem auto; padding: 0 1rem; color: #1d2433; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #dde1ea; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; } figcaption { font-weight: 600; } svg { max-width: 100%; height: auto; }
-pre { background: #f3f5f9; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-.advice { border-left: 4px solid #3a7d44; padding-left: 1rem; }
-</style>
-</head>
-<body>
-<h1>${escape(title)}</h1>
-${body}<h2>The same again</h2>
-<pre>${escape(command)}</pre>
-</body>
-</html>
-`;
 }
 
 const COLORS = { p50: "#5470c6", p95: "#fac858", p99: "#ee6666" } as const;
