@@ -105,3 +105,12 @@ export function delay(
     signal?.addEventListener("abort", abort, { once: true });
   });
 }
+
+/** The day that it is here, as 2026-11-24. */
+export function today(): string {
+  const now = new Date();
+  const two = (n: number): string => String(n).padStart(2, "0");
+  return `${now.getFullYear()}-${two(now.getMonth() + 1)}-${
+    two(now.getDate())
+  }`;
+}

@@ -7,6 +7,8 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { nearest } from "./config.ts";
+import { LAB_CASES } from "./lab.ts";
+import { type LabCase, type SettingName, SETTINGS } from "./lab_bench.ts";
 import { RETRY_MODELS } from "./retry_models.ts";
 import { SCENARIO_FIELDS } from "./scenario.ts";
 
@@ -167,13 +169,59 @@ const RETRY_FLAGS: readonly Flag[] = [
   ...OUTPUT_FLAGS,
 ];
 
+const SERVER_FLAG: Flag = {
+  name: "db",
+  value: "DATABASE",
+  help: ["A postgres:// URL, for cases that can run on a server"],
+};
+
+const SETTING_FLAGS: readonly (Flag & { readonly field: SettingName })[] =
+  (Object.keys(SETTINGS) as SettingName[]).map((field) => {
+    const [name, value, help] = SETTINGS[field];
+    return { name, value, field, help: [help] };
+  });
+
+const LAB_FLAGS: readonly Flag[] = [
+  {
+    name: "interactive",
+    letter: "i",
+    help: ["Ask for a prediction first, and say whether it was right"],
+  },
+  SERVER_FLAG,
+  ...SETTING_FLAGS,
+  ...OUTPUT_FLAGS,
+];
+
+const CHECK_FLAGS: readonly Flag[] = [
+  { name: "json", help: ["Print the result as JSON"] },
+  ...COMMON_FLAGS,
+];
+
+const NOTES_FLAGS: readonly Flag[] = [
+  {
+    name: "output",
+    letter: "o",
+    value: "FILE",
+    help: ["Where the notes go; - for standard output (notes.md)"],
+  },
+  { ...SERVER_FLAG, help: ["A postgres:// URL, to measure a server too"] },
+  ...COMMON_FLAGS,
+];
+
 /** What the program can be asked to do. */
-export type CommandName = "run" | "simulate" | "simulate retry";
+export type CommandName =
+  | "run"
+  | "simulate"
+  | "simulate retry"
+  | "lab"
+  | "lab check"
+  | "lab start"
+  | "notes";
 
 /** A command of the program. */
 interface Command {
   readonly flags: readonly Flag[];
-  readonly help: () => string;
+  readonly help: (operand?: string) => string;
   /** What its one word beside the flags stands for, if it takes one. */
   readonly operand?: string;
 }
@@ -183,6 +231,10 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
   run: { flags: RUN_FLAGS, help: runHelp },
   simulate: { flags: SIMULATE_FLAGS, help: simulateHelp },
   "simulate retry": { flags: RETRY_FLAGS, help: retryHelp },
+  lab: { flags: LAB_FLAGS, help: labHelp, operand: "case" },
+  "lab check": { flags: CHECK_FLAGS, help: checkHelp, operand: "file" },
+  "lab start": { flags: COMMON_FLAGS, help: startHelp, operand: "folder" },
+  notes: { flags: NOTES_FLAGS, help: notesHelp },
 };
 
 const COMMAND_NAMES = Object.keys(COMMANDS) as CommandName[];
@@ -249,6 +301,95 @@ Examples:
 `;
 }
 
+/** The flags of a case, each with its default. */
+function settingRows(lab: LabCase): Flag[] {
+  return SETTING_FLAGS.flatMap((flag) => {
+    const setting = lab.settings[flag.field];
+    if (setting === undefined) return [];
+    const { standard } = setting;
+    const text = flag.value === "TIME" ? `${standard}ms` : `${standard}`;
+    return [{ ...flag, help: [`${flag.help} (${text})`] }];
+  });
+}
+
+function labHelp(name?: string): string {
+  const lab = LAB_CASES.find((lab) => lab.name === name);
+  const settings = lab === undefined ? SETTING_FLAGS : settingRows(lab);
+  const flags = LAB_FLAGS.filter((flag) =>
+    !SETTING_FLAGS.some(({ name }) => name === flag.name) &&
+    (lab === undefined || lab.onServer || flag !== SERVER_FLAG)
+  );
+  return `${
+    lab === undefined
+      ? "Break the pool on purpose, and see why each guard is there."
+      : `${lab.name}: ${lab.title}`
+  }
+
+Usage: deno task lab                     list the cases
+       deno task lab CASE [FLAGS]        run one, without its guard and with it
+       deno task lab all [FLAGS]         run all, and count
+       deno task lab:start DIR           begin a pool of your own
+       deno task lab:check FILE          put it through the cases
+
+Flags${lab === undefined ? "" : ` of ${lab.name} (default)`}:
+${flagRows([...settings, ...flags])}
+${
+    lab === undefined
+      ? `
+Each case has settings of its own; \`deno task lab CASE --help\` tells which, and
+their defaults. A TIME is a number of seconds, or has a unit: 250ms, 2s.
+`
+      : ""
+  }
+Examples:
+  deno task lab ${lab?.name ?? "break-double-release"} --interactive
+  deno task lab ${
+    lab === undefined
+      ? "break-thundering-herd --tasks 400"
+      : `${lab.name} ${lab.experiment.flag}`
+  }
+  deno task lab ${lab?.name ?? "all"} --report lab.html
+`;
+}
+
+function checkHelp(): string {
+  return `Put a pool of your own through every case in which something breaks.
+
+Usage: deno task lab:check FILE [FLAGS]
+
+FILE is a module that exports a class with acquire, release, stats and close;
+\`deno task lab:start DIR\` writes one to begin with, which says all about it. It
+runs with the permissions of this task.
+
+Flags:
+${flagRows(CHECK_FLAGS)}
+
+Exit codes: 0 all guards hold, 1 some do not, 2 wrong usage
+`;
+}
+
+function startHelp(): string {
+  return `Begin a pool of your own: writes a module to be completed.
+
+Usage: deno task lab:start DIR
+
+DIR is made if it is missing. Nothing that is there is overwritten.
+
+Flags:
+${flagRows(COMMON_FLAGS)}
+`;
+}
+
+function notesHelp(): string {
+  return `Answer the four questions anew, with figures measured on this machine.
+
+Usage: deno task notes [FLAGS]
+
+Flags:
+${flagRows(NOTES_FLAGS)}
+`;
+}
+
 function runHelp(): string {
   return `SQL Connection Simulator: a connection pool to use, to learn from and to size.
 
@@ -263,6 +404,9 @@ Commands:
          timeout or a fault will do (see simulate --help)
   simulate retry
          Compare retry policies (see simulate retry --help)
+  lab    Break the pool on purpose, and see why each guard is there (see
+         lab --help)
+  notes  Write notes.md anew, from what is measured (see notes --help)
 
 Flags of run (default):
 ${flagRows(RUN_FLAGS)}
@@ -303,10 +447,10 @@ export interface Invocation {
 
 /** The command that the first words name: of several the one of most words. */
 function commandOf(args: readonly string[]): CommandName {
-  const isNamed = (name: CommandName): boolean =>
-    name.split(" ").every((word, i) => args[i] === word);
-  return COMMAND_NAMES.filter(isNamed)
-    .reduce((best, name) => name.length > best.length ? name : best, "run");
+  const named = COMMAND_NAMES.filter((name) =>
+    name.split(" ").every((word, i) => args[i] === word)
+  );
+  return named.toSorted((a, b) => b.length - a.length)[0] ?? "run";
 }
 
 /**
@@ -346,7 +490,7 @@ export function parse(args: readonly string[]): Invocation {
   if (given.length > 0) {
     throw new UsageError(
       operand !== undefined
-        ? `Cannot take '${given[0]}': there is one ${operand} at a time`
+        ? `Cannot take '${given[0]}': name one ${operand} at a time`
         : `Cannot take '${
           given[0]
         }': every value belongs to a flag, such as --${names[0]} ${given[0]}`,

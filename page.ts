@@ -89,6 +89,11 @@ th:first-child, td:first-child { text-align: left; }
 figure { margin: 1rem 0; } figcaption { font-weight: 600; } svg { max-width: 100%; height: auto; }
 pre { background: #f3f5f9; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .advice { border-left: 4px solid #3a7d44; padding-left: 1rem; }
+.wrong { border-left: 4px solid #b3423a; padding-left: 1rem; }
+.line { width: 100%; table-layout: fixed; margin: 1rem 0; }
+.line th, .line td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+.line th:nth-child(odd), .line td.at { width: 4rem; text-align: right; color: #667085; }
+.line .differs { background: #fdf3d8; }
 </style>
 </head>
 <body>

@@ -25,6 +25,7 @@ import {
   ReleaseError,
   TooManyWaitersError,
 } from "./errors.ts";
+import { holdLock } from "./lock_holder.ts";
 import { type AcquireOptions, ConnectionPool } from "./pool.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
 import type { RetryNotice } from "./retry.ts";
@@ -35,7 +36,6 @@ import {
   fakePool,
   FILES,
   FILES_AND_PROCESSES,
-  holdLock,
   MEMORY,
   PermanentError,
   runProject,

@@ -6,9 +6,11 @@
  */
 
 import { basename, dirname, join, resolve } from "@std/path";
-import { systemClock } from "./clock.ts";
+import { cpus } from "node:os";
+import { systemClock, today } from "./clock.ts";
 import {
   commandLine,
+  type CommandName,
   COMMANDS,
   type Invocation,
   parse,
@@ -24,6 +26,34 @@ import {
 } from "./config.ts";
 import settings from "./deno.json" with { type: "json" };
 import { ConfigError, messageOf } from "./errors.ts";
+import {
+  choicesOf,
+  LAB_CASES,
+  type LabOptions,
+  type LabRun,
+  runCase,
+} from "./lab.ts";
+import { type LabCase, type SettingName, SETTINGS } from "./lab_bench.ts";
+import {
+  type Check,
+  checkPool,
+  type CheckReport,
+  TEMPLATE,
+  TEMPLATE_FILE,
+} from "./lab_check.ts";
+import {
+  allJson,
+  casesJson,
+  casesText,
+  checkJson,
+  checkText,
+  labHtml,
+  letterOf,
+  questionText,
+  runText,
+  scoreText,
+} from "./lab_report.ts";
+import { NOTE_CASES, notesText } from "./notes.ts";
 import type { PoolEvents } from "./pool_report.ts";
 import { describeRetry } from "./retry.ts";
 import { diagnose, parseSlo, recommend, theoryBeside } from "./diagnosis.ts";
@@ -392,7 +422,7 @@ async function simulateCommand(
   };
   await print(
     switches.has("json")
-      ? JSON.stringify(simulationJson(report), null, 2) + "\n"
+      ? jsonOf(simulationJson(report))
       : simulationText(report),
   );
   if (page !== undefined) {
@@ -458,9 +488,7 @@ async function retryCommand(
     throw error;
   }
   await print(
-    switches.has("json")
-      ? JSON.stringify(result, null, 2) + "\n"
-      : retryText(result),
+    switches.has("json") ? jsonOf(result) : retryText(result),
   );
   if (page !== undefined) {
     await writeWhole(page, await retryHtml(result, commandLine(args)));
@@ -468,11 +496,339 @@ async function retryCommand(
   }
 }
 
+/** Lines of standard input, each when it is wanted. */
+class Answers {
+  readonly #reader = Deno.stdin.readable.getReader();
+  readonly #decoder = new TextDecoder();
+  #text = "";
+
+  /** The next line; undefined at the end of the input. */
+  async line(signal: AbortSignal): Promise<string | undefined> {
+    const interrupted = new Promise<never>((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason));
+    });
+    for (;;) {
+      const end = this.#text.indexOf("\n");
+      if (end >= 0) {
+        const line = this.#text.slice(0, end);
+        this.#text = this.#text.slice(end + 1);
+        return line.trim();
+      }
+      const { done, value } = await Promise.race([
+        this.#reader.read(),
+        interrupted,
+      ]);
+      if (done) return this.#text.trim() || undefined;
+      this.#text += this.#decoder.decode(value, { stream: true });
+    }
+  }
+}
+
+/** Asks what will happen, until one of the choices is named. */
+async function predict(
+  lab: LabCase,
+  answers: Answers,
+  signal: AbortSignal,
+): Promise<number> {
+  await print(questionText(lab));
+  const letters = choicesOf(lab).map((_, i) => letterOf(i));
+  for (;;) {
+    await print(`\nYour prediction (${letters.join(", ")}): `);
+    const line = await answers.line(signal);
+    if (line === undefined) {
+      throw new Error("Cannot go on without a prediction: the input has ended");
+    }
+    const choice = letters.indexOf(line.toLowerCase());
+    if (choice >= 0) return choice;
+  }
+}
+
+/** The settings of a case that the flags name. */
+function labSettings(
+  lab: LabCase | undefined,
+  values: ReadonlyMap<string, string>,
+): { [name in SettingName]?: number } {
+  const settings: { [name in SettingName]?: number } = {};
+  for (const field of Object.keys(SETTINGS) as SettingName[]) {
+    const [flag, kind] = SETTINGS[field];
+    const text = values.get(flag);
+    if (text === undefined) continue;
+    const setting = lab?.settings[field];
+    if (lab === undefined) {
+      throw new UsageError(`--${flag} changes one case: name it`);
+    }
+    if (setting === undefined) {
+      const takes = (Object.keys(lab.settings) as SettingName[])
+        .map((name) => `--${SETTINGS[name][0]}`);
+      throw new UsageError(
+        `--${flag} changes nothing in ${lab.name}, which takes ${
+          takes.join(", ")
+        }`,
+      );
+    }
+    settings[field] = readSetting(flag, kind, text, setting);
+  }
+  return settings;
+}
+
+function readSetting(
+  flag: string,
+  kind: string,
+  text: string,
+  { least, most, isWhole }: { least: number; most: number; isWhole: boolean },
+): number {
+  let value = NaN;
+  if (kind === "TIME") {
+    try {
+      value = parseDuration(text);
+    } catch (error) {
+      throw new UsageError(`--${flag} ${messageOf(error)}`);
+    }
+  } else if (/^[+-]?(\d+\.?\d*|\.\d+)$/.test(text)) value = Number(text);
+  const isRight = value >= least && value <= most &&
+    (!isWhole || Number.isInteger(value));
+  if (isRight) return value;
+  const unit = kind === "TIME" ? "ms" : "";
+  throw new UsageError(
+    `--${flag} must be a ${
+      kind === "TIME" ? "time" : isWhole ? "whole number" : "number"
+    } from ${least}${unit} to ${most}${unit}: current value is ${
+      JSON.stringify(text)
+    }`,
+  );
+}
+
+/** The server that the cases are to run on. */
+function labServer(values: ReadonlyMap<string, string>): string | undefined {
+  const database = values.get("db");
+  if (database === undefined) return undefined;
+  if (new ConnectionConfig({ database }).target.kind === "postgres") {
+    return database;
+  }
+  throw new UsageError(
+    `--db must be a postgres:// URL: current value is ${
+      JSON.stringify(database)
+    }; on SQLite each case makes a database of its own`,
+  );
+}
+
+function labCase(name: string): LabCase {
+  const lab = LAB_CASES.find((lab) => lab.name === name);
+  if (lab !== undefined) return lab;
+  const names = [
+    ...LAB_CASES.map(({ name }) => name),
+    ...["all", "check", "start"],
+  ];
+  const near = nearest(name, names);
+  throw new UsageError(
+    `Unknown case '${name}': ${
+      near ? `did you mean '${near}'?` : "`deno task lab` lists them"
+    }`,
+  );
+}
+
+/** Gives up what the cases do not need, whatever the task grants. */
+function dropLabPermissions(
+  labs: readonly LabCase[],
+  server: string | undefined,
+): void {
+  // The published package for SQLite asks for FFI and the environment.
+  if (Deno.permissions.querySync({ name: "ffi" }).state === "granted") return;
+  if (server === undefined) {
+    for (const name of ["net", "env"] as const) {
+      Deno.permissions.revokeSync({ name });
+    }
+  }
+  if (!labs.some(({ startsProcess }) => startsProcess)) {
+    Deno.permissions.revokeSync({ name: "run" });
+  }
+}
+
+async function labCommand(
+  args: readonly string[],
+  { operand, values, switches }: Invocation,
+  signal: AbortSignal,
+): Promise<number> {
+  const isJson = switches.has("json");
+  const isInteractive = switches.has("interactive");
+  if (operand === undefined) {
+    const [flag] = [
+      ...values.keys(),
+      ...(isInteractive ? ["interactive"] : []),
+    ];
+    if (flag !== undefined) {
+      throw new UsageError(
+        `--${flag} needs a case: \`deno task lab\` lists them`,
+      );
+    }
+    await print(isJson ? jsonOf(casesJson()) : casesText());
+    return 0;
+  }
+  if (isJson && isInteractive) {
+    throw new UsageError("--interactive must not be given with --json");
+  }
+  const one = operand === "all" ? undefined : labCase(operand);
+  const labs = one === undefined ? LAB_CASES : [one];
+  const settings = labSettings(one, values);
+  const server = labServer(values);
+  if (server !== undefined && one !== undefined && !one.onServer) {
+    throw new UsageError(
+      `--db changes nothing in ${one.name}: it is about SQLite`,
+    );
+  }
+  dropLabPermissions(labs, server);
+  const log = new Log("info");
+  const answers = isInteractive ? new Answers() : undefined;
+  const predictions = new Map<string, number>();
+  const runs: LabRun[] = [];
+  for (const lab of labs) {
+    if (!isJson && runs.length > 0) await print(`\n${"─".repeat(78)}\n\n`);
+    if (answers !== undefined) {
+      predictions.set(lab.name, await predict(lab, answers, signal));
+      await print("\n");
+    }
+    log.progress(`Running ${lab.name}`);
+    let run;
+    try {
+      run = await runCase(lab, {
+        ...{ settings, signal },
+        server: lab.onServer ? server : undefined,
+      });
+    } finally {
+      log.endProgress();
+    }
+    runs.push(run);
+    if (isJson) continue;
+    await print(runText(run, predictions.get(lab.name)));
+  }
+  const isAll = one === undefined;
+  if (isJson) {
+    await print(jsonOf(isAll ? allJson(runs) : runs[0]?.result));
+  } else if (isAll) {
+    await print(`\n${"─".repeat(78)}\n\n${scoreText(runs, predictions)}`);
+  }
+  const file = values.get("report");
+  if (file !== undefined) {
+    await writeWhole(file, await labHtml(runs, commandLine(args)));
+    log.say("info", `Report written to ${file}`);
+  }
+  // A case that is altered may well show no difference; as they are, all do.
+  return isAll && runs.some(({ isShown }) => !isShown) ? EXIT_FAILED : 0;
+}
+
+async function checkCommand(
+  { operand, switches }: Invocation,
+  signal: AbortSignal,
+): Promise<number> {
+  if (operand === undefined) {
+    throw new UsageError(
+      "lab:check needs a file, such as my_lab/my_pool.ts; `deno task lab:start my_lab` writes it",
+    );
+  }
+  const log = new Log("info");
+  const steps = checkPool(operand, { signal });
+  let report: CheckReport;
+  try {
+    log.progress("Checking");
+    for (let n = 1;; n++) {
+      const step: IteratorResult<Check, CheckReport> = await steps.next();
+      if (step.done) {
+        report = step.value;
+        break;
+      }
+      log.progress(`Checked ${n}: ${step.value.lab.name}`);
+    }
+  } finally {
+    log.endProgress();
+  }
+  await print(
+    switches.has("json") ? jsonOf(checkJson(report)) : checkText(report),
+  );
+  return report.checks.every(({ isHeld }) => isHeld) ? 0 : EXIT_FAILED;
+}
+
+async function startCommand({ operand }: Invocation): Promise<void> {
+  if (operand === undefined) {
+    throw new UsageError("lab:start needs a folder, such as my_lab");
+  }
+  const path = join(operand, TEMPLATE_FILE);
+  try {
+    await Deno.mkdir(operand, { recursive: true });
+    await Deno.writeTextFile(path, TEMPLATE, { createNew: true });
+  } catch (error) {
+    throw new Error(
+      error instanceof Deno.errors.AlreadyExists
+        ? `Cannot write '${path}': it is there already; name another folder`
+        : `Cannot write '${path}': ${messageOf(error)}`,
+    );
+  }
+  await print(
+    `${path} is written: a pool that works as long as nothing goes wrong.\n` +
+      `Find out what can:\n\n  deno task lab:check ${path}\n`,
+  );
+}
+
+async function notesCommand(
+  { values }: Invocation,
+  signal: AbortSignal,
+): Promise<void> {
+  const server = labServer(values);
+  const log = new Log("info");
+  const runs: LabRun[] = [];
+  for (const lab of NOTE_CASES) {
+    log.progress(`Measuring for ${lab.name}`);
+    const options: LabOptions = {
+      signal,
+      server: lab.onServer ? server : undefined,
+    };
+    runs.push(await runCase(lab, options));
+  }
+  log.endProgress();
+  const [{ model = "an unknown processor" } = {}] = cpus();
+  const text = notesText(runs, {
+    ...{ date: today(), deno: Deno.version.deno },
+    processor: `${cpus().length} cores of ${model}`,
+    hasServer: server !== undefined,
+  });
+  const output = values.get("output") ?? "notes.md";
+  if (output === "-") return await print(text);
+  await writeWhole(output, text);
+  log.say("info", `Notes written to ${output}`);
+}
+
+function jsonOf(value: unknown): string {
+  return JSON.stringify(value, null, 2) + "\n";
+}
+
 function describeScenario({ problems }: ScenarioError): string {
   return problems.map(({ field, text }) => {
     const known = SCENARIO_FIELDS.find((one) => one.field === field);
     return `${known ? `--${known.flag}` : `'${field}'`} ${text}`;
   }).join("; ");
+}
+
+/** Does what is asked for, and gives the exit code. */
+async function carryOut(
+  args: readonly string[],
+  invocation: Invocation,
+  signal: AbortSignal,
+): Promise<number> {
+  const { command, operand, switches, values } = invocation;
+  if (switches.has("help")) await print(COMMANDS[command].help(operand));
+  else if (switches.has("version")) await print(versions());
+  else {
+    const commands: Record<CommandName, () => Promise<number | void>> = {
+      run: () => runCommand(values, signal),
+      simulate: () => simulateCommand(args, invocation, signal),
+      "simulate retry": () => retryCommand(args, invocation, signal),
+      lab: () => labCommand(args, invocation, signal),
+      "lab check": () => checkCommand(invocation, signal),
+      "lab start": () => startCommand(invocation),
+      notes: () => notesCommand(invocation, signal),
+    };
+    return await commands[command]() ?? 0;
+  }
+  return 0;
 }
 
 async function main(args: readonly string[]): Promise<number> {
@@ -493,16 +849,8 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     const invocation = parse(args);
     values = invocation.values;
-    const { command, switches } = invocation;
-    const { signal } = interruption;
-    if (switches.has("help")) await print(COMMANDS[command].help());
-    else if (switches.has("version")) await print(versions());
-    else if (command === "simulate") {
-      await simulateCommand(args, invocation, signal);
-    } else if (command === "simulate retry") {
-      await retryCommand(args, invocation, signal);
-    } else await runCommand(values, signal);
-    return interruption.signal.aborted ? exitCode : 0;
+    const code = await carryOut(args, invocation, interruption.signal);
+    return interruption.signal.aborted ? exitCode : code;
   } catch (error) {
     if (interruption.signal.aborted && error === interruption.signal.reason) {
       log.say("error", "Interrupted: nothing was changed");

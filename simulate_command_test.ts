@@ -7,29 +7,23 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { SCENARIO_FIELDS } from "./scenario.ts";
+import { callProject, type ProjectRun } from "./testing.ts";
 
 const RUN: Deno.PermissionOptions = {
   ...{ run: [Deno.execPath()], read: true, write: [".tmp"], env: false },
 };
 
-async function call(
+function call(
   args: readonly string[],
   permissions: readonly string[] = [],
-): Promise<{ code: number; out: string; err: string }> {
-  const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--lock=deno.lock", "--frozen", "--no-prompt", "--quiet"],
-      ...[...permissions, "project.ts", "simulate", ...args],
-    ],
-  }).output();
-  return { code, out: decode(stdout), err: decode(stderr) };
+): Promise<ProjectRun> {
+  return callProject(["simulate", ...args], { permissions });
 }
 
 Deno.test("simulates without any permission, and fits into 80 columns", {
   permissions: RUN,
 }, async () => {
-  const { code, out, err } = await call([
+  const { code, stdout: out, stderr: err } = await call([
     ...["--pool-size", "4..6", "--requests", "2000", "--slo", "p99<1s"],
   ]);
   assertEquals([code, err], [0, ""]);
@@ -46,7 +40,7 @@ Deno.test(
   },
   async () => {
     for (const command of [[], ["retry"]]) {
-      const { code, out } = await call([...command, "--help"]);
+      const { code, stdout: out } = await call([...command, "--help"]);
       assertEquals(code, 0);
       for (const line of out.split("\n")) assert(line.length <= 80, line);
       const flags = command.length === 0
@@ -76,8 +70,8 @@ Deno.test("--json has its documented keys, the same for flags and a file", {
   ]);
   const second = await call(["--scenario", file, "--json"], ["--allow-read=."]);
   await Deno.remove(file);
-  assertEquals([first.code, second.code], [0, 0], first.err + second.err);
-  const [one, two] = [first, second].map(({ out }) => JSON.parse(out));
+  assertEquals([first.code, second.code], [0, 0], first.stderr + second.stderr);
+  const [one, two] = [first, second].map(({ stdout }) => JSON.parse(stdout));
   for (
     const key of ["scenario", "points", "theory", "diagnosis", "recommendation"]
   ) assert(key in one, key);
@@ -107,7 +101,7 @@ for (
   Deno.test(`exit 2 and one line for simulate ${args.join(" ")}`, {
     permissions: RUN,
   }, async () => {
-    const { code, out, err } = await call(args);
+    const { code, stdout: out, stderr: err } = await call(args);
     assertEquals([code, out], [2, ""]);
     assert(err.includes(expected), err);
     assertEquals(err.trimEnd().split("\n").length, 1, err);
@@ -118,22 +112,22 @@ Deno.test("a file that is missing or wrong is named, and nothing is printed", {
   permissions: RUN,
 }, async () => {
   const missing = await call(["--scenario", "no.json"], ["--allow-read=."]);
-  assertEquals([missing.code, missing.out], [1, ""]);
-  assert(missing.err.includes("Cannot read 'no.json'"), missing.err);
+  assertEquals([missing.code, missing.stdout], [1, ""]);
+  assert(missing.stderr.includes("Cannot read 'no.json'"), missing.stderr);
   const wrong = await call(["--scenario", "mod.ts"], ["--allow-read=."]);
   assertEquals(wrong.code, 2);
-  assert(wrong.err.includes("must be JSON"), wrong.err);
+  assert(wrong.stderr.includes("must be JSON"), wrong.stderr);
 });
 
 Deno.test("simulate retry compares policies, as a table and as JSON", {
   permissions: RUN,
 }, async () => {
   const args = ["retry", "--model", "reconnect", "--replications", "1"];
-  const { code, out } = await call(args);
+  const { code, stdout: out } = await call(args);
   assertEquals(code, 0);
   for (const line of out.split("\n")) assert(line.length <= 80, line);
   const { policies, model, clients } = JSON.parse(
-    (await call([...args, "--json"])).out,
+    (await call([...args, "--json"])).stdout,
   );
   assertEquals([model, clients, policies.length], ["reconnect", 1000, 6]);
   for (
@@ -154,7 +148,7 @@ Deno.test(
     const file = join(".tmp", "report.html");
     const hostile =
       `</title><script>alert(1)</script><img src=x onerror=alert(1)>`;
-    const { code, err } = await call(
+    const { code, stderr: err } = await call(
       [
         ...["--name", hostile, "--requests", "1000", "--pool-size", "4,5"],
         ...["--slo", "p99<1s", "--report", file],

@@ -16,13 +16,13 @@ import {
 import { Database } from "@db/sqlite";
 import type { QueryOptions } from "./driver.ts";
 import { LockTimeoutError, ReleaseError } from "./errors.ts";
+import { holdLock } from "./lock_holder.ts";
 import { ConnectionPool } from "./pool.ts";
 import type { PooledConnection } from "./pooled_connection.ts";
 import { SqliteDriver } from "./sqlite.ts";
 import {
   FILES,
   FILES_AND_PROCESSES,
-  holdLock,
   MEMORY,
   temporaryFolder,
 } from "./testing.ts";

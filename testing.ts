@@ -72,6 +72,33 @@ export async function runProject(...args: string[]): Promise<ProjectRun> {
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
 }
 
+/** Runs the program to its end with no more permissions than are given. */
+export async function callProject(
+  args: readonly string[],
+  { permissions = [], input = "", env = {} }: {
+    permissions?: readonly string[];
+    input?: string;
+    env?: Record<string, string>;
+  } = {},
+): Promise<ProjectRun> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "--lock=deno.lock", "--frozen", "--no-prompt", "--quiet"],
+      ...[...permissions, "project.ts", ...args],
+    ],
+    env,
+    ...{ stdin: "piped", stdout: "piped", stderr: "piped" },
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  // It may end without having read all of it.
+  const written = writer.write(new TextEncoder().encode(input))
+    .then(() => writer.close()).catch(() => {});
+  const { code, stdout, stderr } = await child.output();
+  await written;
+  const text = new TextDecoder();
+  return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+}
+
 /** An empty folder inside `.tmp`, removed at the end of the block. */
 export interface TemporaryFolder extends AsyncDisposable {
   /** Where it is. */
@@ -89,45 +116,6 @@ export async function temporaryFolder(): Promise<TemporaryFolder> {
     file: (name) => join(path, name),
     [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }),
   };
-}
-
-/** Another process that holds a lock on a database file. */
-export interface LockHolder extends AsyncDisposable {
-  /** Lets the lock go and waits until the process has ended. */
-  release(): Promise<void>;
-}
-
-const LOCK_HOLDER = `
-import { DatabaseSync } from "node:sqlite";
-const database = new DatabaseSync(PATH);
-database.exec("PRAGMA journal_mode = WAL");
-database.exec("BEGIN IMMEDIATE");
-console.log("locked");
-for await (const _ of Deno.stdin.readable);
-database.exec("ROLLBACK");
-database.close();
-`;
-
-/** Starts a process that locks the database at `path` for writing. */
-export async function holdLock(path: string): Promise<LockHolder> {
-  const code = LOCK_HOLDER.replace("PATH", JSON.stringify(path));
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["eval", "--no-config", "--no-lock", code],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  const output = child.stdout.getReader();
-  await output.read();
-  output.releaseLock();
-  let isReleased = false;
-  const release = async (): Promise<void> => {
-    if (isReleased) return;
-    isReleased = true;
-    await child.stdin.close();
-    await child.stdout.cancel();
-    await child.status;
-  };
-  return { release, [Symbol.asyncDispose]: release };
 }
 
 /** A connection to no database, which does what a test tells it to. */

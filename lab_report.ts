@@ -1,0 +1,455 @@
+/**
+ * The lab for people: its cases as a list, a case as two columns of 80 together,
+ * the score, and all of it as a page. And for machines: the list as JSON.
+ *
+ * @module
+ */
+
+import { choicesOf, LAB_CASES, type LabRun, type LabSide } from "./lab.ts";
+import type { Figure, LabCase, LabEvent } from "./lab_bench.ts";
+import type { CheckReport } from "./lab_check.ts";
+import { type Draw, escape, htmlTable, loadCharts, page } from "./page.ts";
+import { fold, peaks, short, table, wrap } from "./terminal.ts";
+
+/** The names of both columns. */
+function columnsOf(lab: LabCase): readonly [string, string] {
+  return lab.columns ?? ["without the guard", "with it"];
+}
+
+/** The command that changes one thing about a case. */
+export function experimentOf(lab: LabCase): string {
+  return `deno task lab ${lab.name} ${lab.experiment.flag}`;
+}
+
+const GROUPS = { alter: "Alter", break: "Break and fix", explain: "Explain" };
+
+/** What there is, for a terminal. */
+export function casesText(): string {
+  const groups = Object.entries(GROUPS).map(([prefix, title]) =>
+    `${title}\n` +
+    LAB_CASES.filter(({ name }) => name.startsWith(`${prefix}-`)).map((
+      { name, title },
+    ) => `  ${name.padEnd(24)}  ${title}\n`).join("")
+  );
+  return `Each case runs the same steps twice, without a guard and with it.
+
+${groups.join("\n")}
+Run one:      deno task lab break-double-release
+Predict:      deno task lab break-double-release --interactive
+Run all:      deno task lab all
+Do it:        deno task lab:start my_lab
+`;
+}
+
+/** What there is, for machines. */
+export function casesJson(): Record<string, unknown> {
+  return {
+    cases: LAB_CASES.map((lab) => ({
+      ...{ case: lab.name, title: lab.title, assumption: lab.assumption },
+      ...{ question: lab.question, choices: choicesOf(lab) },
+      settings: Object.fromEntries(
+        Object.entries(lab.settings).map(([name, { standard }]) => [
+          name,
+          standard,
+        ]),
+      ),
+      ...{ on_server: lab.onServer ?? false, guard: lab.guard },
+      try: { command: experimentOf(lab), look: lab.experiment.look },
+    })),
+  };
+}
+
+/** What is to be predicted: the assumption, the question and the choices. */
+export function questionText(lab: LabCase): string {
+  return `${lab.name}: ${lab.title}\n\n` +
+    wrap(`Assumed: ${lab.assumption}`, "") + "\n" +
+    wrap(lab.question, "") +
+    choicesOf(lab).map((choice, i) => `  ${letterOf(i)}  ${choice}\n`).join("");
+}
+
+/** The letter of a choice. */
+export function letterOf(choice: number): string {
+  return "abc"[choice] ?? "?";
+}
+
+/** A line of two columns; undefined where there is nothing on that side. */
+type Pair = readonly [LabEvent | undefined, LabEvent | undefined];
+
+/**
+ * Both time lines side by side: what happened in both stands in one row, by the
+ * longest common subsequence, and what differs stands in between.
+ */
+export function alignEvents(
+  left: readonly LabEvent[],
+  right: readonly LabEvent[],
+): Pair[] {
+  // The length of what is common from i and k on.
+  const common: number[][] = Array.from(
+    { length: left.length + 1 },
+    () => new Array(right.length + 1).fill(0),
+  );
+  const at = (i: number, k: number): number => common[i]?.[k] ?? 0;
+  for (let i = left.length - 1; i >= 0; i--) {
+    for (let k = right.length - 1; k >= 0; k--) {
+      const row = common[i] as number[];
+      row[k] = left[i]?.event === right[k]?.event
+        ? at(i + 1, k + 1) + 1
+        : Math.max(at(i + 1, k), at(i, k + 1));
+    }
+  }
+  const pairs: Pair[] = [];
+  let waiting: [LabEvent[], LabEvent[]] = [[], []];
+  const flush = (): void => {
+    const [a, b] = waiting;
+    for (let n = 0; n < Math.max(a.length, b.length); n++) {
+      pairs.push([a[n], b[n]]);
+    }
+    waiting = [[], []];
+  };
+  let i = 0;
+  let k = 0;
+  while (i < left.length || k < right.length) {
+    const [a, b] = [left[i], right[k]];
+    if (a !== undefined && a.event === b?.event) {
+      flush();
+      pairs.push([a, b]);
+      i++;
+      k++;
+    } else if (a !== undefined && (!b || at(i + 1, k) >= at(i, k + 1))) {
+      waiting[0].push(a);
+      i++;
+    } else if (b !== undefined) {
+      waiting[1].push(b);
+      k++;
+    }
+  }
+  flush();
+  return pairs;
+}
+
+function isSame([left, right]: Pair): boolean {
+  return left?.event === right?.event;
+}
+
+const CELL = 29;
+const CLOCK = 7;
+
+/** A time as narrow as it can be without being vague. */
+function clock(ms: number): string {
+  if (ms >= 100 || ms === 0) return String(Math.round(ms));
+  return ms.toFixed(ms < 10 ? 2 : 1);
+}
+
+function timeLine(
+  left: LabSide,
+  right: LabSide,
+  columns: readonly [string, string],
+): string {
+  const cell = (event: LabEvent | undefined): string[] =>
+    event === undefined
+      ? []
+      : fold(event.event, CELL).map((line, i) =>
+        `${(i === 0 ? clock(event.at_ms) : "").padStart(CLOCK)} ${
+          line.padEnd(CELL)
+        }`
+      );
+  const blank = "".padEnd(CLOCK + 1 + CELL);
+  const heading = `     ms ${columns[0].padEnd(CELL)} │      ms ${
+    columns[1]
+  }\n`;
+  return heading + alignEvents(left.events, right.events).map((pair) => {
+    const [a, b] = [cell(pair[0]), cell(pair[1])];
+    const rows = Math.max(a.length, b.length);
+    return Array.from(
+      { length: rows },
+      (_, i) =>
+        `${a[i] ?? blank} ${isSame(pair) ? "│" : "┃"} ${b[i] ?? ""}`.trimEnd() +
+        "\n",
+    ).join("");
+  }).join("");
+}
+
+/** The name of a figure in words. */
+function nameOf(name: string): string {
+  return name.replace("exponent_alone_attempts_per", "attempts_per")
+    .replaceAll("_", " ").replaceAll(/\bus\b/g, "µs");
+}
+
+/** A figure as a cell; what is long is told in the outcome. */
+function cellOf(name: string, figure: Figure | undefined): string {
+  if (figure === undefined) return "";
+  if (figure === null) return name.endsWith("_ms") ? "never" : "-";
+  if (typeof figure === "boolean") return figure ? "yes" : "no";
+  if (typeof figure === "number") return short(figure);
+  if (typeof figure !== "string") return "";
+  return figure.length > 17 ? `${figure.slice(0, 16)}…` : figure;
+}
+
+function isSeries(figure: Figure | undefined): figure is readonly number[] {
+  return Array.isArray(figure);
+}
+
+/** The names of the figures of both sides, in their order. */
+function figureNames(run: LabRun): string[] {
+  const { without_guard, with_guard } = run.result;
+  const figures = [without_guard.figures, with_guard.figures];
+  return [...new Set(figures.flatMap(Object.keys))].filter((name) =>
+    figures.some((side) => {
+      const figure = side[name];
+      return isSeries(figure)
+        ? figure.length > 0
+        : figure !== null && figure !== undefined;
+    })
+  );
+}
+
+/** The figures of both sides as the rows of a table, its head first. */
+export function figureRows(run: LabRun): string[][] {
+  const { without_guard: a, with_guard: b } = run.result;
+  const isDrawn = (name: string): boolean =>
+    isSeries(a.figures[name]) || isSeries(b.figures[name]);
+  return [
+    ["", ...columnsOf(run.lab)],
+    ...figureNames(run).filter((name) => !isDrawn(name)).map((name) => [
+      nameOf(name),
+      cellOf(name, a.figures[name]),
+      cellOf(name, b.figures[name]),
+    ]),
+  ];
+}
+
+/** A series of a figure, and which side it is of. */
+interface Series {
+  readonly name: string;
+  readonly label: string;
+  readonly values: readonly number[];
+}
+
+function seriesOf(run: LabRun): Series[] {
+  const { without_guard, with_guard } = run.result;
+  const [left, right] = columnsOf(run.lab);
+  return figureNames(run).flatMap((name) =>
+    ([[left, without_guard], [right, with_guard]] as const).flatMap((
+      [side, { figures }],
+    ) => {
+      const values = figures[name];
+      if (!isSeries(values) || values.length === 0) return [];
+      // One that only the guarded run has belongs to no column.
+      const label = name.startsWith("exponent_alone") ? "exponent alone" : side;
+      return [{ name, label, values }];
+    })
+  );
+}
+
+/** The series of a run as blocks, all to one scale. */
+export function drawings(run: LabRun): string {
+  const all = seriesOf(run);
+  const most = Math.max(...all.map(({ values }) => Math.max(...values)));
+  return all.map(({ name, label, values }) =>
+    [
+      `${nameOf(name)}: ${label}; 0 to ${short(values.length / 10)} s, up to ${
+        short(Math.max(...values))
+      }`,
+      // What is low needs fewer lines, and no empty ones above it.
+      ...peaks(values, most).filter((line) => line !== ""),
+      "",
+    ].join("\n")
+  ).join("\n");
+}
+
+/**
+ * A case that was run, for a terminal. Whoever has predicted something has seen
+ * the question already, and is told whether it was right.
+ */
+export function runText(run: LabRun, prediction?: number): string {
+  const { lab, result } = run;
+  const [left, right] = columnsOf(lab);
+  const { without_guard: a, with_guard: b, guard } = result;
+  const drawn = drawings(run);
+  const said = prediction === undefined
+    ? "Answer: "
+    : prediction === run.answer
+    ? "You are right: "
+    : `You said ${letterOf(prediction)}, and it is `;
+  return (prediction === undefined ? `${questionText(lab)}\n` : "") +
+    `${timeLine(a, b, columnsOf(lab))}\n` +
+    table(figureRows(run)) + "\n" +
+    (drawn === "" ? "" : `${drawn}\n`) +
+    wrap(`${capital(left)}: ${a.outcome}.`, "") +
+    wrap(`${capital(right)}: ${b.outcome}.`, "") + "\n" +
+    wrap(
+      `${said}${letterOf(run.answer)}) ${choicesOf(lab)[run.answer] ?? ""}.`,
+      "",
+    ) + wrap(result.explanation, "") +
+    (run.isShown ? "" : "\n" +
+      wrap("With these settings the guard made no difference.", "")) +
+    `\nGuard:  ${guard.symbol} in ${guard.file}\n` +
+    `Try:    ${experimentOf(lab)}\n` +
+    wrap(`and look at ${lab.experiment.look}.`, "        ");
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** What a learner predicted, by the names of the cases. */
+export type Predictions = ReadonlyMap<string, number>;
+
+/** The cases that were run as a table, and how many showed a difference. */
+export function scoreText(
+  runs: readonly LabRun[],
+  predictions: Predictions,
+): string {
+  const isAsked = predictions.size > 0;
+  const rows = runs.map((run) => [
+    run.lab.name,
+    run.isShown ? "yes" : "no",
+    ...(isAsked
+      ? [predictions.get(run.lab.name) === run.answer ? "right" : "wrong"]
+      : []),
+  ]);
+  const { shown, cases, predicted } = scoreOf(runs, predictions);
+  return table([
+    ["case", "guard made a difference", ...(isAsked ? ["predicted"] : [])],
+    ...rows,
+  ]) + `\nScore: ${shown} of ${cases} guards made a difference` +
+    (isAsked ? `; ${predicted} of ${predictions.size} predicted.\n` : ".\n");
+}
+
+function scoreOf(
+  runs: readonly LabRun[],
+  predictions: Predictions,
+): { shown: number; cases: number; predicted: number } {
+  const isRight = (run: LabRun): boolean =>
+    predictions.get(run.lab.name) === run.answer;
+  return {
+    shown: runs.filter(({ isShown }) => isShown).length,
+    cases: runs.length,
+    predicted: runs.filter(isRight).length,
+  };
+}
+
+/** All cases with the score, for machines. */
+export function allJson(runs: readonly LabRun[]): Record<string, unknown> {
+  const { shown, cases } = scoreOf(runs, new Map());
+  return {
+    cases: runs.map(({ result }) => result),
+    score: { shown, cases },
+  };
+}
+
+function chartsOf(run: LabRun, draw: Draw): string {
+  const all = seriesOf(run);
+  const length = Math.max(...all.map(({ values }) => values.length));
+  return draw(nameOf(all[0]?.name ?? ""), {
+    xAxis: {
+      ...{ type: "category", name: "s" },
+      data: Array.from({ length }, (_, i) => short(i / 10)),
+    },
+    yAxis: { type: "log", min: 0.5 },
+    series: all.map(({ label, values }) => ({
+      ...{ name: label, type: "line", symbol: "none" },
+      lineStyle: { width: 1.2 },
+      // A logarithm has no place for 0.
+      data: values.map((value) => value >= 0.5 ? value : null),
+    })),
+  });
+}
+
+function section(run: LabRun, draw: Draw | undefined): string {
+  const { lab, result } = run;
+  const { without_guard: a, with_guard: b, guard } = result;
+  const [left, right] = columnsOf(lab);
+  const cells = (event: LabEvent | undefined): string =>
+    event === undefined
+      ? '<td class="at"></td><td></td>'
+      : `<td class="at">${clock(event.at_ms)}</td><td>${
+        escape(event.event)
+      }</td>`;
+  const rows = alignEvents(a.events, b.events).map((pair) =>
+    `<tr${isSame(pair) ? "" : ' class="differs"'}>${cells(pair[0])}${
+      cells(pair[1])
+    }</tr>\n`
+  ).join("");
+  const charted = draw && seriesOf(run).length > 0 ? chartsOf(run, draw) : "";
+  return `<section id="${escape(lab.name)}">
+<h2>${escape(result.title)}</h2>
+<p><b>Assumed:</b> ${escape(result.assumption)}</p>
+<p>${escape(lab.question)}</p>
+<ol type="a">${
+    choicesOf(lab).map((choice, i) =>
+      `<li>${
+        i === run.answer ? `<b>${escape(choice)}</b>` : escape(choice)
+      }</li>`
+    ).join("")
+  }</ol>
+<div class="wide"><table class="line"><thead><tr><th>ms</th><th>${
+    escape(left)
+  }</th><th>ms</th><th>${escape(right)}</th></tr></thead><tbody>
+${rows}</tbody></table></div>
+<p class="wrong"><b>${escape(capital(left))}:</b> ${escape(a.outcome)}.</p>
+<p class="advice"><b>${escape(capital(right))}:</b> ${escape(b.outcome)}.</p>
+${charted}${htmlTable(figureRows(run))}<p>${escape(result.explanation)}</p>
+<p>The guard is <code>${escape(guard.symbol)}</code> in <code>${
+    escape(guard.file)
+  }</code>. Try <code>${escape(experimentOf(lab))}</code> and look at ${
+    escape(lab.experiment.look)
+  }.</p>
+</section>
+`;
+}
+
+/** Cases that were run as one page of HTML. */
+export async function labHtml(
+  runs: readonly LabRun[],
+  command: string,
+): Promise<string> {
+  // What draws is downloaded when it is first used, so only where it is needed.
+  const isDrawn = runs.some((run) => seriesOf(run).length > 0);
+  const draw = isDrawn ? await loadCharts() : undefined;
+  const contents = runs.length > 1
+    ? `<ul>${
+      runs.map(({ lab }) =>
+        `<li><a href="#${lab.name}">${escape(lab.title)}</a></li>`
+      ).join("")
+    }</ul>\n`
+    : "";
+  const body = `<p>Each case runs the same steps twice, without a guard and ` +
+    `with it. Rows that differ are marked.</p>\n${contents}` +
+    runs.map((run) => section(run, draw)).join("");
+  return page("The lab: break it, and see why", body, command);
+}
+
+/** What was found about a learner's pool, for a terminal. */
+export function checkText(report: CheckReport): string {
+  const { className, file, checks } = report;
+  const held = checks.filter(({ isHeld }) => isHeld).length;
+  return `${className || "The pool"} in ${file}\n\n` +
+    checks.map(({ lab, isHeld, seen }) =>
+      `  ${isHeld ? "holds" : "FAILS"}  ${
+        lab.name.padEnd(24)
+      }  ${lab.title}\n` +
+      (isHeld ? "" : wrap(`Seen: ${seen}.`, "         ") +
+        wrap(`Needed: ${lab.demand ?? ""}`, "         "))
+    ).join("") +
+    `\n${held} of ${checks.length} guards hold.\n` +
+    (held === checks.length
+      ? "Done: it bears all that was tried on it.\n"
+      : `To see one of them at work: deno task lab ${
+        checks.find(({ isHeld }) => !isHeld)?.lab.name ?? ""
+      }\n`);
+}
+
+/** The same for machines. */
+export function checkJson(report: CheckReport): Record<string, unknown> {
+  const { className, file, checks } = report;
+  return {
+    ...{ file, class: className },
+    checks: checks.map(({ lab, isHeld, seen, side }) => ({
+      ...{ case: lab.name, title: lab.title, held: isHeld, seen },
+      ...{ events: side?.events ?? [], figures: side?.figures ?? {} },
+    })),
+    held: checks.filter(({ isHeld }) => isHeld).length,
+    of: checks.length,
+  };
+}
