@@ -235,18 +235,16 @@ export function settingsOf(
   return { ...Object.fromEntries(standard), ...given };
 }
 
-/**
- * Runs the steps of a case once, on pools that `makePool` makes, in a folder of
- * its own that is removed at the end.
- */
-export function runSide(
+/** Calls `use` with a bench for one run, in a folder that is removed. */
+async function withBench<T>(
   lab: LabCase,
   makePool: MakePool,
   isGuarded: boolean,
   { settings, server, folder, signal = new AbortController().signal }:
     LabOptions,
-): Promise<LabSide> {
-  return inTemporaryFolder(folder, async (path) => {
+  use: (bench: Bench, path: string) => Promise<T>,
+): Promise<T> {
+  return await inTemporaryFolder(folder, async (path) => {
     await using bench = new Bench({
       folder: path,
       ...(server === undefined ? {} : { server }),
@@ -255,20 +253,72 @@ export function runSide(
       ...{ isGuarded, makePool, signal },
     });
     signal.throwIfAborted();
-    const measured = await lab.run(bench);
-    // The name of the folder is chance, and tells nobody anything.
-    const plain = (text: string): string => text.replaceAll(`${path}/`, "");
-    const figures = Object.fromEntries(
-      Object.entries(measured).map(([name, figure]) => [
-        name,
-        typeof figure === "string" ? plain(figure) : figure,
-      ]),
-    );
-    const events = bench.events
-      .map(({ at_ms, event }) => ({ at_ms, event: plain(event) }))
-      .toSorted((a, b) => a.at_ms - b.at_ms);
-    return { events, outcome: lab.outcome(figures), figures };
+    return await use(bench, path);
   });
+}
+
+/**
+ * Runs the steps of a case once, on pools that `makePool` makes, in a folder of
+ * its own that is removed at the end.
+ */
+export async function runSide(
+  lab: LabCase,
+  makePool: MakePool,
+  isGuarded: boolean,
+  options: LabOptions,
+): Promise<LabSide> {
+  return await withBench(
+    lab,
+    makePool,
+    isGuarded,
+    options,
+    async (bench, path) => {
+      const measured = await lab.run(bench);
+      // The name of the folder is chance, and tells nobody anything.
+      const plain = (text: string): string => text.replaceAll(`${path}/`, "");
+      const figures = Object.fromEntries(
+        Object.entries(measured).map(([name, figure]) => [
+          name,
+          typeof figure === "string" ? plain(figure) : figure,
+        ]),
+      );
+      const events = bench.events
+        .map(({ at_ms, event }) => ({ at_ms, event: plain(event) }))
+        .toSorted((a, b) => a.at_ms - b.at_ms);
+      return { events, outcome: lab.outcome(figures), figures };
+    },
+  );
+}
+
+const WARM_UP_LOANS = 100;
+
+/**
+ * Lends the connections of a pool for a while: code that runs for the first time
+ * is compiled meanwhile, and what that takes is no cost of the guard.
+ */
+async function warmUp(
+  lab: LabCase,
+  makePool: MakePool,
+  isGuarded: boolean,
+  options: LabOptions,
+): Promise<void> {
+  await withBench(
+    lab,
+    makePool,
+    isGuarded,
+    options,
+    async (bench) => {
+      await bench.makeTable();
+      const pool = bench.pool({ poolSize: 2 });
+      for (let i = 0; i < WARM_UP_LOANS; i++) {
+        const connection = await pool.acquire();
+        await connection.execute("BEGIN");
+        await connection.query(`SELECT * FROM ${bench.table}`);
+        await connection.execute("COMMIT");
+        await pool.release(connection);
+      }
+    },
+  );
 }
 
 /** Runs a case without its guard and with it. */
@@ -276,6 +326,10 @@ export async function runCase(
   lab: LabCase,
   options: LabOptions = {},
 ): Promise<LabRun> {
+  if (!lab.isVirtual) {
+    await warmUp(lab, makeNaive, false, options);
+    await warmUp(lab, makeReal, true, options);
+  }
   const without = await runSide(lab, makeNaive, false, options);
   const guarded = await runSide(lab, makeReal, true, options);
   const settings = settingsOf(lab, options.settings);

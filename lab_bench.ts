@@ -21,8 +21,22 @@ export interface LabEvent {
   readonly event: string;
 }
 
-/** A figure that was measured; a list has a number for each 100 ms. */
-export type Figure = number | string | boolean | null | readonly number[];
+/** Numbers in the order of time, one for each 100 ms. */
+export type Series = readonly number[];
+
+/** A row of a table; its first cell is what the row is about. */
+export type FigureRow = {
+  readonly [column: string]: number | string | null | Series;
+};
+
+/** A figure that was measured: one, one in the course of time, or a table. */
+export type Figure =
+  | number
+  | string
+  | boolean
+  | null
+  | Series
+  | readonly FigureRow[];
 
 /** Figures by name; a name ends in its unit. */
 export type Figures = { readonly [name: string]: Figure };

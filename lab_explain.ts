@@ -7,13 +7,13 @@
 
 import type { Connection } from "./driver.ts";
 import { AcquireTimeoutError } from "./errors.ts";
-import type { Bench, LabCase } from "./lab_bench.ts";
+import type { Bench, LabCase, Series } from "./lab_bench.ts";
 import { count, define, many, time } from "./lab_cases.ts";
 import { ConnectionPool } from "./pool.ts";
 import { seededRandom } from "./random.ts";
 import { type PolicyResult, retrySteps } from "./retry_models.ts";
 import { readScenario } from "./scenario.ts";
-import { simulation } from "./simulate.ts";
+import { type PointResult, simulation } from "./simulate.ts";
 import { percent, short } from "./terminal.ts";
 
 const REQUEST_EVERY_MS = 100;
@@ -295,19 +295,28 @@ async function timeQueries(bench: Bench, database: string, queries: number) {
 
 const OUTAGE_MS = 30_000;
 
+type PolicyRow = {
+  readonly policy: string;
+  readonly attempts_while_down?: number | null;
+  readonly most_per_100_ms?: number;
+  readonly drained_after_ms?: number | null;
+  readonly overload_ends_after_ms: number | null;
+  readonly attempts_per_100_ms?: Series;
+  readonly overload_attempts_per_100_ms?: Series;
+};
+
 type BackoffFigures = {
   readonly clients: number;
-  readonly attempts_of_each_while_down: number | null;
-  readonly peak_per_100ms: number;
+  readonly attempts_in_the_first_100_ms: number;
+  readonly most_per_100_ms: number;
   readonly drained_after_ms: number | null;
-  readonly attempts_per_100_ms: readonly number[];
-  readonly overload_recovered_after_ms: number | null;
-  readonly exponent_alone_attempts_of_each_while_down?: number | null;
-  readonly exponent_alone_peak_per_100ms?: number;
-  readonly exponent_alone_drained_after_ms?: number | null;
-  readonly exponent_alone_attempts_per_100_ms?: readonly number[];
-  readonly no_budget_overload_recovered_after_ms?: number | null;
+  readonly overload_ends_after_ms: number | null;
+  readonly policies: readonly PolicyRow[];
 };
+
+const FIXED = "fixed:1s";
+const EXPONENTIAL = "exp:100ms..5s";
+const JITTERED = "full:100ms..5s";
 
 const explainBackoff = define<BackoffFigures>({
   name: "explain-backoff",
@@ -322,7 +331,7 @@ const explainBackoff = define<BackoffFigures>({
     "Both",
   ],
   settings: { clients: count(1000, 2, 5000), seed: count(1, 0, 4_294_967_295) },
-  columns: ["a fixed delay", "jitter and budget"],
+  columns: ["a fixed delay", "exponent, jitter, budget"],
   guard: { file: "retry.ts", symbol: "backoffDelayMs" },
   experiment: {
     flag: "--clients 20",
@@ -331,96 +340,126 @@ const explainBackoff = define<BackoffFigures>({
   async run(bench: Bench): Promise<BackoffFigures> {
     const clients = bench.setting("clients");
     const seed = bench.setting("seed");
-    const storm = async (policy: string): Promise<PolicyResult> => {
-      const { policies } = await bench.take(retrySteps({
-        ...{ model: "reconnect", policies: [policy], clients, seed },
-        replications: 1,
-      }));
-      return first(policies);
-    };
-    const { policies: overload } = await bench.take(retrySteps({
-      model: "overload",
-      policies: [bench.isGuarded ? "full" : "fixed:1s"],
-      ...{ replications: 1, seed },
-    }));
-    // One row with the retries alone, one with them and a budget.
-    const recovery = overload.find(({ policy }) =>
-      bench.isGuarded ? policy.includes("budget") : policy === "fixed:1s"
+    const names = bench.isGuarded ? [JITTERED] : [FIXED, EXPONENTIAL];
+    const experiment = { policies: names, replications: 1, seed };
+    const { policies: storms } = await bench.take(
+      retrySteps({ ...experiment, model: "reconnect", clients }),
     );
-    const unbudgeted = overload.find(({ policy }) => policy === "full");
-    const main = await storm(bench.isGuarded ? "full:100ms..5s" : "fixed:1s");
-    const line = main.attempts_per_100ms;
+    const { policies: overloads } = await bench.take(
+      retrySteps({ ...experiment, model: "overload" }),
+    );
+    const rowOf = (storm: PolicyResult): PolicyRow => ({
+      policy: TITLES[storm.policy] ?? storm.policy,
+      attempts_while_down: storm.attempts_while_down_per_client,
+      most_per_100_ms: storm.peak_per_100ms,
+      drained_after_ms: storm.drain_ms,
+      overload_ends_after_ms: named(overloads, storm.policy).drain_ms,
+      attempts_per_100_ms: storm.attempts_per_100ms,
+    });
+    const rows = storms.map(rowOf);
+    if (bench.isGuarded) {
+      const alone = first(rows);
+      const budgeted = named(overloads, `${JITTERED}, budget`);
+      rows[0] = {
+        ...alone,
+        overload_attempts_per_100_ms:
+          named(overloads, JITTERED).attempts_per_100ms,
+      };
+      // A budget bounds the retries of calls; whoever must reconnect has none.
+      rows.push({
+        policy: "... and a budget",
+        overload_ends_after_ms: budgeted.drain_ms,
+        overload_attempts_per_100_ms: budgeted.attempts_per_100ms,
+      }, {
+        policy: "no retries at all",
+        overload_ends_after_ms: named(overloads, "no retries").drain_ms,
+      });
+    }
+    const storm = first(storms);
+    const [attemptsAtFirst = 0] = storm.attempts_per_100ms;
     bench.note("all clients lose their connection", 0);
-    bench.note(`${line[0]} attempts in the first 100 ms`, 100);
+    bench.note(`${many(attemptsAtFirst, "attempt")} in the first 100 ms`, 100);
     bench.note("the database is back", OUTAGE_MS);
     bench.note(
-      `at most ${main.peak_per_100ms} attempts in any 100 ms from here on`,
+      `at most ${storm.peak_per_100ms} attempts in any 100 ms from here on`,
       OUTAGE_MS,
     );
-    if (main.drain_ms !== null) {
-      bench.note("all are connected again", OUTAGE_MS + main.drain_ms);
+    if (storm.drain_ms !== null) {
+      bench.note("all are connected again", OUTAGE_MS + storm.drain_ms);
     }
-    const common = {
-      clients,
-      attempts_of_each_while_down: main.attempts_while_down_per_client,
-      peak_per_100ms: main.peak_per_100ms,
-      drained_after_ms: main.drain_ms,
-      attempts_per_100_ms: line,
-      overload_recovered_after_ms: recovery?.drain_ms ?? null,
-    };
-    if (!bench.isGuarded) return common;
-    const exponent = await storm("exp:100ms..5s");
     return {
-      ...common,
-      exponent_alone_attempts_of_each_while_down:
-        exponent.attempts_while_down_per_client,
-      exponent_alone_peak_per_100ms: exponent.peak_per_100ms,
-      exponent_alone_drained_after_ms: exponent.drain_ms,
-      exponent_alone_attempts_per_100_ms: exponent.attempts_per_100ms,
-      no_budget_overload_recovered_after_ms: unbudgeted?.drain_ms ?? null,
+      clients,
+      attempts_in_the_first_100_ms: attemptsAtFirst,
+      most_per_100_ms: storm.peak_per_100ms,
+      drained_after_ms: storm.drain_ms,
+      overload_ends_after_ms: (rows[1] ?? first(rows)).overload_ends_after_ms,
+      policies: rows,
     };
   },
-  holds: ({ peak_per_100ms, overload_recovered_after_ms, clients }) =>
-    peak_per_100ms < clients / 4 && overload_recovered_after_ms !== null,
+  holds: ({ most_per_100_ms, overload_ends_after_ms, clients }) =>
+    most_per_100_ms < clients / 4 && overload_ends_after_ms !== null,
   outcome: (figures) =>
-    `Up to ${figures.peak_per_100ms} attempts in 100 ms once it is back; drained ${
+    `Up to ${figures.most_per_100_ms} attempts in 100 ms once it is back, all connected ${
       after(figures.drained_after_ms)
     }; an overload that retries feed ${
-      figures.overload_recovered_after_ms === null
+      figures.overload_ends_after_ms === null
         ? "never ends"
-        : `ends ${after(figures.overload_recovered_after_ms)}`
+        : `ends ${after(figures.overload_ends_after_ms)}`
     }`,
-  answer: ({ without, with: kept }) => {
-    const spreads = (kept.exponent_alone_peak_per_100ms ?? 0) <
-      without.peak_per_100ms / 2;
-    const saves = (kept.exponent_alone_attempts_of_each_while_down ?? 0) <
-      (without.attempts_of_each_while_down ?? 0);
+  answer: ({ without: { policies } }) => {
+    const [fixed, exponential] = policies;
+    const most = (row?: PolicyRow): number => row?.most_per_100_ms ?? 0;
+    const each = (row?: PolicyRow): number => row?.attempts_while_down ?? 0;
+    const spreads = most(exponential) < most(fixed) / 2;
+    const saves = each(exponential) < each(fixed);
     return spreads ? saves ? 2 : 0 : 1;
   },
-  explain: ({ without, with: kept }) =>
-    `A fixed delay of 1 s cost each client ${
-      short(without.attempts_of_each_while_down)
-    } attempts while the database was down, and all came back together: ${without.peak_per_100ms} in 100 ms, drained ${
-      after(without.drained_after_ms)
+  explain: ({ without, with: kept }) => {
+    const [fixed, exponential] = without.policies;
+    const [jittered, budgeted, none] = kept.policies;
+    const crowd = (row?: PolicyRow): string =>
+      `${row?.most_per_100_ms} in 100 ms, all connected ${
+        after(row?.drained_after_ms)
+      }`;
+    return `A fixed delay of 1 s cost each client ${
+      short(fixed?.attempts_while_down)
+    } attempts while the database was down, and then all came together: ${
+      crowd(fixed)
     }. The exponent (100 ms to 5 s) bounds the traffic, ${
-      short(kept.exponent_alone_attempts_of_each_while_down)
-    } attempts, and does not break up the crowd: ${kept.exponent_alone_peak_per_100ms} in 100 ms, drained ${
-      after(kept.exponent_alone_drained_after_ms)
-    }. Full jitter breaks up the crowd, ${kept.peak_per_100ms} in 100 ms, drained ${
-      after(kept.drained_after_ms)
-    }, and does not bound the load that retries add: in an overload that outlives its cause full jitter alone ${
-      recovered(kept.no_budget_overload_recovered_after_ms)
-    }. With a budget of one retry for ten successes it ${
-      recovered(kept.overload_recovered_after_ms)
-    }. What a budget does not do is serve those whom it turns away.`,
+      short(exponential?.attempts_while_down)
+    } attempts, and does not break up the crowd: ${
+      crowd(exponential)
+    }. Full jitter breaks it up, ${
+      crowd(jittered)
+    }, though its first waits are short (${kept.attempts_in_the_first_100_ms} attempts in the first 100 ms). What jitter does not do is bound the load that retries add: an overload that ${
+      ended(none?.overload_ends_after_ms)
+    } without retries ${
+      ended(jittered?.overload_ends_after_ms)
+    } with up to three each, however jittered. With a budget of one retry for ten successes it ${
+      ended(budgeted?.overload_ends_after_ms)
+    }. What a budget does not do is serve those whom it turns away.`;
+  },
 });
+
+/** What the policies are called in the lab. */
+const TITLES: Readonly<Record<string, string>> = {
+  [FIXED]: "fixed delay",
+  [EXPONENTIAL]: "exponent alone",
+  [JITTERED]: "exponent, jitter",
+};
+
+/** The result of the policy whose name begins so. */
+function named(results: readonly PolicyResult[], name: string): PolicyResult {
+  const matching = results.filter(({ policy }) => policy.startsWith(name));
+  return first(matching);
+}
 
 function after(ms: number | null = null): string {
   return ms === null ? "never" : `after ${short(ms / 1000)} s`;
 }
 
-function recovered(ms: number | null = null): string {
-  return ms === null ? "never recovered" : `recovered ${after(ms)}`;
+function ended(ms: number | null = null): string {
+  return ms === null ? "never ended" : `ended ${after(ms)}`;
 }
 
 function first<T>(list: readonly T[]): T {
@@ -431,20 +470,29 @@ function first<T>(list: readonly T[]): T {
 
 const BURST_AT_S = 3;
 const RUN_S = 8;
-const TOO_SMALL = 8;
 const SWEET = 44;
 const TOO_LARGE = 200;
+const SWEEP = [8, 16, 32, SWEET, 64, 100, TOO_LARGE];
+
+type SizeRow = {
+  readonly pool_size: number;
+  readonly served_per_s: number;
+  readonly not_served: string;
+  readonly mean_wait_ms: number;
+  readonly mean_query_ms: number;
+  readonly p99_latency_ms: number;
+  readonly still_waiting: number;
+};
 
 type SizingFigures = {
   readonly pool_size: number;
   readonly served_per_s: number;
   readonly part_not_served: number;
-  readonly mean_latency_ms: number;
+  readonly mean_query_ms: number;
   readonly p99_latency_ms: number;
   readonly waiting_at_the_end: number;
-  readonly mean_waiting_in_each_100_ms: readonly number[];
-  readonly too_small_part_not_served?: number;
-  readonly too_small_mean_wait_ms?: number;
+  readonly mean_waiting_in_each_100_ms: Series;
+  readonly sweep?: readonly SizeRow[];
 };
 
 const explainSizing = define<SizingFigures>({
@@ -473,8 +521,8 @@ const explainSizing = define<SizingFigures>({
   async run(bench: Bench): Promise<SizingFigures> {
     const burst = bench.setting("burst");
     const size = bench.isGuarded ? SWEET : TOO_LARGE;
-    const others = bench.isGuarded ? [16, 32, 64, 100] : [TOO_SMALL];
-    const sizes = [size, ...others];
+    // Whoever guards measures before the size is set.
+    const sizes = bench.isGuarded ? SWEEP : [size];
     const { points } = await bench.take(simulation(readScenario({
       arrivals: [
         "poisson:12500/s",
@@ -484,12 +532,12 @@ const explainSizing = define<SizingFigures>({
       poolSize: sizes.join(","),
       acquireTimeout: `${bench.setting("acquireTimeoutMs")}ms`,
       // Kept warm, lest opening them be mistaken for what this is about.
-      minIdle: `${Math.min(size, TOO_SMALL)}`,
+      minIdle: `${Math.min(...SWEEP)}`,
       maxConnecting: "50",
       duration: `${RUN_S}s`,
       ...{ warmup: "1s", replications: "1", seed: `${bench.setting("seed")}` },
     })));
-    const point = first(points);
+    const point = first(points.filter(({ pool_size }) => pool_size === size));
     const { waiting, interval_ms } = point.time_line;
     const at = (i: number): number => i * interval_ms;
     bench.note("12,500 requests a second", 0);
@@ -506,30 +554,20 @@ const explainSizing = define<SizingFigures>({
     if (calmAt >= 0 && at(calmAt) < RUN_S * 1000) {
       bench.note("fewer than 10 wait again", at(calmAt));
     }
-    // Requests stop coming then, and even what is too slow drains at last.
-    const last = waiting[Math.floor(RUN_S * 1000 / interval_ms) - 1] ?? 0;
-    bench.note(`the run ends; ${short(last)} wait`, RUN_S * 1000);
-    const p99s = Object.fromEntries(
-      points.slice(1).map(({ pool_size, latency_ms }) => [
-        `p99_ms_of_pool_${pool_size}`,
-        latency_ms.p99,
-      ]),
+    const row = sizeRowOf(point);
+    bench.note(
+      `the run ends; ${short(row.still_waiting)} wait`,
+      RUN_S * 1000,
     );
-    const small = points.find(({ pool_size }) => pool_size === TOO_SMALL);
     return {
       pool_size: size,
-      served_per_s: point.throughput_per_s,
-      part_not_served: (point.offered - point.served) / point.offered,
-      mean_latency_ms: point.latency_ms.mean,
-      p99_latency_ms: point.latency_ms.p99,
-      waiting_at_the_end: last,
+      served_per_s: row.served_per_s,
+      part_not_served: partNotServed(point),
+      mean_query_ms: row.mean_query_ms,
+      p99_latency_ms: row.p99_latency_ms,
+      waiting_at_the_end: row.still_waiting,
       mean_waiting_in_each_100_ms: waiting,
-      ...p99s,
-      ...(small === undefined ? {} : {
-        too_small_part_not_served: (small.offered - small.served) /
-          small.offered,
-        too_small_mean_wait_ms: small.wait_ms.mean,
-      }),
+      ...(bench.isGuarded ? { sweep: points.map(sizeRowOf) } : {}),
     };
   },
   holds: ({ part_not_served, waiting_at_the_end }) =>
@@ -546,26 +584,53 @@ const explainSizing = define<SizingFigures>({
       : without.p99_latency_ms < kept.p99_latency_ms * 0.9
       ? 0
       : 1,
-  explain: ({ without, with: kept }) =>
-    `Too small, ${TOO_SMALL} connections: ${
-      percent(without.too_small_part_not_served ?? NaN)
-    } of the requests were not served in time, and those that were waited ${
-      short(without.too_small_mean_wait_ms)
-    } ms on average, while the database had more to give. Enough, ${kept.pool_size}: ${
-      Math.round(kept.served_per_s).toLocaleString("en")
-    } served a second, p99 ${
-      short(kept.p99_latency_ms)
+  explain: ({ without, with: kept }) => {
+    const sweep = kept.sweep ?? [];
+    const small = first(sweep);
+    const best = first(
+      sweep.toSorted((a, b) => a.p99_latency_ms - b.p99_latency_ms),
+    );
+    return `Too small, ${small.pool_size} connections: ${small.not_served} of the requests were not served in time, and those that were waited ${
+      short(small.mean_wait_ms)
+    } ms on average for a query of ${
+      short(small.mean_query_ms)
+    } ms, while the database had more to give. Of the sizes tried ${best.pool_size} was the sweet spot, with the lowest p99, ${
+      short(best.p99_latency_ms)
     } ms. Too large, ${without.pool_size}: ` +
-    (without.waiting_at_the_end >= 100
-      ? `the burst filled all of them, and busy at once they slow one another down, below what comes in. So the queue never drained: ${
-        short(without.waiting_at_the_end)
-      } waited at the end, and ${
-        percent(without.part_not_served)
-      } was not served.`
-      : `${
-        percent(without.part_not_served)
-      } was not served, and nothing shows that it is too large, as so few of them are busy; a burst would.`),
+      (without.waiting_at_the_end >= 100
+        ? `the burst filled all of them, and busy at once they slow one another down, so that a query took ${
+          short(without.mean_query_ms)
+        } ms instead of ${
+          short(kept.mean_query_ms)
+        }: less was done than came in. So the queue never drained: ${
+          short(without.waiting_at_the_end)
+        } waited at the end, and ${
+          percent(without.part_not_served)
+        } was not served.`
+        : `${percent(without.part_not_served)} was not served, a query took ${
+          short(without.mean_query_ms)
+        } ms, and nothing shows that it is too large, as so few of them are busy; a burst would.`);
+  },
 });
+
+function partNotServed({ offered, served }: PointResult): number {
+  return (offered - served) / offered;
+}
+
+function sizeRowOf(point: PointResult): SizeRow {
+  const { time_line, latency_ms, wait_ms } = point;
+  // Requests stop coming then, and even what is too slow drains at last.
+  const last = Math.floor(RUN_S * 1000 / time_line.interval_ms) - 1;
+  return {
+    pool_size: point.pool_size,
+    served_per_s: point.throughput_per_s,
+    not_served: percent(partNotServed(point)),
+    mean_wait_ms: wait_ms.mean,
+    mean_query_ms: latency_ms.mean - wait_ms.mean,
+    p99_latency_ms: latency_ms.p99,
+    still_waiting: time_line.waiting[last] ?? 0,
+  };
+}
 
 /** The four questions, in the order of the exercise. */
 export const EXPLAIN_CASES: readonly LabCase[] = [

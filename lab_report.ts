@@ -6,10 +6,16 @@
  */
 
 import { choicesOf, LAB_CASES, type LabRun, type LabSide } from "./lab.ts";
-import type { Figure, LabCase, LabEvent } from "./lab_bench.ts";
+import type {
+  Figure,
+  FigureRow,
+  LabCase,
+  LabEvent,
+  Series,
+} from "./lab_bench.ts";
 import type { CheckReport } from "./lab_check.ts";
 import { type Draw, escape, htmlTable, loadCharts, page } from "./page.ts";
-import { fold, peaks, short, table, wrap } from "./terminal.ts";
+import { fold, foldHead, peaks, short, table, wrap } from "./terminal.ts";
 
 /** The names of both columns. */
 function columnsOf(lab: LabCase): readonly [string, string] {
@@ -132,6 +138,7 @@ function isSame([left, right]: Pair): boolean {
 }
 
 const CELL = 29;
+const HEAD = 9;
 const CLOCK = 7;
 
 /** A time as narrow as it can be without being vague. */
@@ -171,90 +178,118 @@ function timeLine(
 
 /** The name of a figure in words. */
 function nameOf(name: string): string {
-  return name.replace("exponent_alone_attempts_per", "attempts_per")
-    .replaceAll("_", " ").replaceAll(/\bus\b/g, "µs");
+  return name.replaceAll("_", " ").replaceAll(/\bus\b/g, "µs");
 }
 
-/** A figure as a cell; what is long is told in the outcome. */
+const LONGEST_CELL = 17;
+
+/** A figure as a cell. */
 function cellOf(name: string, figure: Figure | undefined): string {
   if (figure === undefined) return "";
   if (figure === null) return name.endsWith("_ms") ? "never" : "-";
   if (typeof figure === "boolean") return figure ? "yes" : "no";
-  if (typeof figure === "number") return short(figure);
-  if (typeof figure !== "string") return "";
-  return figure.length > 17 ? `${figure.slice(0, 16)}…` : figure;
+  return typeof figure === "number" ? short(figure) : String(figure);
 }
 
-function isSeries(figure: Figure | undefined): figure is readonly number[] {
-  return Array.isArray(figure);
+function isSeries(figure: Figure | undefined): figure is Series {
+  return Array.isArray(figure) && typeof figure[0] === "number";
 }
 
-/** The names of the figures of both sides, in their order. */
-function figureNames(run: LabRun): string[] {
-  const { without_guard, with_guard } = run.result;
-  const figures = [without_guard.figures, with_guard.figures];
-  return [...new Set(figures.flatMap(Object.keys))].filter((name) =>
-    figures.some((side) => {
-      const figure = side[name];
-      return isSeries(figure)
-        ? figure.length > 0
-        : figure !== null && figure !== undefined;
-    })
-  );
+function isTable(figure: Figure | undefined): figure is readonly FigureRow[] {
+  return Array.isArray(figure) && typeof figure[0] === "object";
+}
+
+function namesOf(rows: readonly object[]): string[] {
+  return [...new Set(rows.flatMap(Object.keys))];
 }
 
 /** The figures of both sides as the rows of a table, its head first. */
 export function figureRows(run: LabRun): string[][] {
   const { without_guard: a, with_guard: b } = run.result;
-  const isDrawn = (name: string): boolean =>
-    isSeries(a.figures[name]) || isSeries(b.figures[name]);
-  return [
-    ["", ...columnsOf(run.lab)],
-    ...figureNames(run).filter((name) => !isDrawn(name)).map((name) => [
-      nameOf(name),
-      cellOf(name, a.figures[name]),
-      cellOf(name, b.figures[name]),
-    ]),
-  ];
+  const sides = [a.figures, b.figures];
+  const rows = namesOf(sides).flatMap((name) => {
+    const figures = sides.map((side) => side[name]);
+    if (figures.some(Array.isArray)) return [];
+    if (figures.every((figure) => figure === undefined || figure === null)) {
+      return [];
+    }
+    const cells = figures.map((figure) => cellOf(name, figure));
+    // A long text is an error; the time line has it, and has room for it.
+    return cells.some(({ length }) => length > LONGEST_CELL)
+      ? []
+      : [[nameOf(name), ...cells]];
+  });
+  return [["", ...columnsOf(run.lab)], ...rows];
 }
 
-/** A series of a figure, and which side it is of. */
-interface Series {
+/** Rows of both sides that make up one table, such as the points of a sweep. */
+function tablesOf(run: LabRun): (readonly FigureRow[])[] {
+  const { without_guard: a, with_guard: b } = run.result;
+  return namesOf([a.figures, b.figures]).flatMap((name) => {
+    const rows = [a.figures[name], b.figures[name]].flatMap((figure) =>
+      isTable(figure) ? figure : []
+    );
+    return rows.length > 0 ? [rows] : [];
+  });
+}
+
+/** The tables of a run, each with its head first. */
+export function figureTables(run: LabRun): string[][][] {
+  return tablesOf(run).map((rows) => {
+    const names = namesOf(rows).filter((name) =>
+      rows.every((row) => !Array.isArray(row[name]))
+    );
+    return [
+      names.map(nameOf),
+      ...rows.map((row) => names.map((name) => cellOf(name, row[name]))),
+    ];
+  });
+}
+
+/** What is drawn in one chart: one figure of several runs or policies. */
+interface Drawing {
   readonly name: string;
-  readonly label: string;
-  readonly values: readonly number[];
+  readonly lines: readonly {
+    readonly label: string;
+    readonly values: Series;
+  }[];
 }
 
-function seriesOf(run: LabRun): Series[] {
+function drawingsOf(run: LabRun): Drawing[] {
   const { without_guard, with_guard } = run.result;
   const [left, right] = columnsOf(run.lab);
-  return figureNames(run).flatMap((name) =>
-    ([[left, without_guard], [right, with_guard]] as const).flatMap((
-      [side, { figures }],
-    ) => {
+  const sides = [
+    { label: left, figures: without_guard.figures },
+    { label: right, figures: with_guard.figures },
+    ...tablesOf(run).flat().map((row) => ({
+      label: String(Object.values(row)[0]),
+      figures: row,
+    })),
+  ];
+  return namesOf(sides.map(({ figures }) => figures)).flatMap((name) => {
+    const lines = sides.flatMap(({ label, figures }) => {
       const values = figures[name];
-      if (!isSeries(values) || values.length === 0) return [];
-      // One that only the guarded run has belongs to no column.
-      const label = name.startsWith("exponent_alone") ? "exponent alone" : side;
-      return [{ name, label, values }];
-    })
-  );
+      return isSeries(values) ? [{ label, values }] : [];
+    });
+    return lines.length > 0 ? [{ name, lines }] : [];
+  });
 }
 
-/** The series of a run as blocks, all to one scale. */
+/** The series of a run as blocks, those of one figure to one scale. */
 export function drawings(run: LabRun): string {
-  const all = seriesOf(run);
-  const most = Math.max(...all.map(({ values }) => Math.max(...values)));
-  return all.map(({ name, label, values }) =>
-    [
-      `${nameOf(name)}: ${label}; 0 to ${short(values.length / 10)} s, up to ${
-        short(Math.max(...values))
-      }`,
-      // What is low needs fewer lines, and no empty ones above it.
-      ...peaks(values, most).filter((line) => line !== ""),
-      "",
-    ].join("\n")
-  ).join("\n");
+  return drawingsOf(run).flatMap(({ name, lines }) => {
+    const most = Math.max(...lines.map(({ values }) => Math.max(...values)));
+    return lines.map(({ label, values }) =>
+      [
+        `${nameOf(name)}: ${label}; 0 to ${
+          short(values.length / 10)
+        } s, up to ${short(Math.max(...values))}`,
+        // What is low needs fewer lines, and no empty ones above it.
+        ...peaks(values, most).filter((line) => line !== ""),
+        "",
+      ].join("\n")
+    );
+  }).join("\n");
 }
 
 /**
@@ -274,6 +309,9 @@ export function runText(run: LabRun, prediction?: number): string {
   return (prediction === undefined ? `${questionText(lab)}\n` : "") +
     `${timeLine(a, b, columnsOf(lab))}\n` +
     table(figureRows(run)) + "\n" +
+    figureTables(run).map((rows) => `${table(foldHead(rows, HEAD))}\n`).join(
+      "",
+    ) +
     (drawn === "" ? "" : `${drawn}\n`) +
     wrap(`${capital(left)}: ${a.outcome}.`, "") +
     wrap(`${capital(right)}: ${b.outcome}.`, "") + "\n" +
@@ -339,21 +377,22 @@ export function allJson(runs: readonly LabRun[]): Record<string, unknown> {
 }
 
 function chartsOf(run: LabRun, draw: Draw): string {
-  const all = seriesOf(run);
-  const length = Math.max(...all.map(({ values }) => values.length));
-  return draw(nameOf(all[0]?.name ?? ""), {
-    xAxis: {
-      ...{ type: "category", name: "s" },
-      data: Array.from({ length }, (_, i) => short(i / 10)),
-    },
-    yAxis: { type: "log", min: 0.5 },
-    series: all.map(({ label, values }) => ({
-      ...{ name: label, type: "line", symbol: "none" },
-      lineStyle: { width: 1.2 },
-      // A logarithm has no place for 0.
-      data: values.map((value) => value >= 0.5 ? value : null),
-    })),
-  });
+  return drawingsOf(run).map(({ name, lines }) => {
+    const length = Math.max(...lines.map(({ values }) => values.length));
+    return draw(nameOf(name), {
+      xAxis: {
+        ...{ type: "category", name: "s" },
+        data: Array.from({ length }, (_, i) => short(i / 10)),
+      },
+      yAxis: { type: "log", min: 0.5 },
+      series: lines.map(({ label, values }) => ({
+        ...{ name: label, type: "line", symbol: "none" },
+        lineStyle: { width: 1.2 },
+        // A logarithm has no place for 0.
+        data: values.map((value) => value >= 0.5 ? value : null),
+      })),
+    });
+  }).join("");
 }
 
 function section(run: LabRun, draw: Draw | undefined): string {
@@ -371,7 +410,7 @@ function section(run: LabRun, draw: Draw | undefined): string {
       cells(pair[1])
     }</tr>\n`
   ).join("");
-  const charted = draw && seriesOf(run).length > 0 ? chartsOf(run, draw) : "";
+  const charted = draw === undefined ? "" : chartsOf(run, draw);
   return `<section id="${escape(lab.name)}">
 <h2>${escape(result.title)}</h2>
 <p><b>Assumed:</b> ${escape(result.assumption)}</p>
@@ -389,7 +428,9 @@ function section(run: LabRun, draw: Draw | undefined): string {
 ${rows}</tbody></table></div>
 <p class="wrong"><b>${escape(capital(left))}:</b> ${escape(a.outcome)}.</p>
 <p class="advice"><b>${escape(capital(right))}:</b> ${escape(b.outcome)}.</p>
-${charted}${htmlTable(figureRows(run))}<p>${escape(result.explanation)}</p>
+${charted}${
+    [figureRows(run), ...figureTables(run)].map(htmlTable).join("")
+  }<p>${escape(result.explanation)}</p>
 <p>The guard is <code>${escape(guard.symbol)}</code> in <code>${
     escape(guard.file)
   }</code>. Try <code>${escape(experimentOf(lab))}</code> and look at ${
@@ -405,7 +446,7 @@ export async function labHtml(
   command: string,
 ): Promise<string> {
   // What draws is downloaded when it is first used, so only where it is needed.
-  const isDrawn = runs.some((run) => seriesOf(run).length > 0);
+  const isDrawn = runs.some((run) => drawingsOf(run).length > 0);
   const draw = isDrawn ? await loadCharts() : undefined;
   const contents = runs.length > 1
     ? `<ul>${

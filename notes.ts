@@ -7,7 +7,12 @@
 
 import type { LabRun } from "./lab.ts";
 import { EXPLAIN_CASES } from "./lab_explain.ts";
-import { drawings, experimentOf, figureRows } from "./lab_report.ts";
+import {
+  drawings,
+  experimentOf,
+  figureRows,
+  figureTables,
+} from "./lab_report.ts";
 import { fold } from "./terminal.ts";
 
 /** The cases that answer the questions, in their order. */
@@ -63,8 +68,11 @@ function section(run: LabRun, { hasServer }: Circumstances): string {
   return `## ${QUESTIONS[lab.name] ?? result.title}
 
 ${paragraph(result.explanation)}
-${markdownTable(figureRows(run))}
-${drawn === "" ? "" : `\`\`\`text\n${drawn}\`\`\`\n\n`}${
+${
+    [figureRows(run), ...figureTables(run)].map((rows) =>
+      `${markdownTable(rows)}\n`
+    ).join("")
+  }${drawn === "" ? "" : `\`\`\`text\n${drawn}\`\`\`\n\n`}${
     paragraph(
       `The guard is \`${result.guard.symbol}\` in \`${result.guard.file}\`. ` +
         `Run it again, then with one thing changed, and look at ${lab.experiment.look}.`,

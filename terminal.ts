@@ -16,6 +16,21 @@ export function table(rows: readonly (readonly string[])[]): string {
   ).join("");
 }
 
+/** The rows of a table with a head that is no wider than it must be. */
+export function foldHead(
+  [head = [], ...rows]: readonly (readonly string[])[],
+  width: number,
+): string[][] {
+  const cells = head.map((cell) => fold(cell, width));
+  const height = Math.max(...cells.map(({ length }) => length));
+  const lines = Array.from(
+    { length: height },
+    // What is short stands at the bottom, next to what it is the head of.
+    (_, i) => cells.map((lines) => lines[i - height + lines.length] ?? ""),
+  );
+  return [...lines, ...rows.map((row) => [...row])];
+}
+
 /** A number with three digits that count; - for none. */
 export function short(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) {
