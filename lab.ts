@@ -10,6 +10,7 @@ import { messageOf } from "./errors.ts";
 import {
   Bench,
   type Borrowed,
+  type CaseValues,
   type Figures,
   type Guard,
   type LabCase,
@@ -20,7 +21,7 @@ import {
   type Opened,
   type SettingName,
 } from "./lab_bench.ts";
-import { ALTER_AND_BREAK_CASES } from "./lab_cases.ts";
+import { EXERCISE_CASES, FURTHER_CASES } from "./lab_cases.ts";
 import { EXPLAIN_CASES } from "./lab_explain.ts";
 import { ConnectionPool } from "./pool.ts";
 import type { PoolEvents } from "./pool_report.ts";
@@ -173,6 +174,8 @@ export interface LabRun {
   readonly result: LabResult;
   /** Whether it showed a difference: without the guard wrong, with it right. */
   readonly isShown: boolean;
+  /** What it was told, with its defaults filled in. */
+  readonly settings: CaseValues;
   /** Which of the choices, as they are shown, was right. */
   readonly answer: number;
 }
@@ -180,7 +183,7 @@ export interface LabRun {
 /** How to run a case. */
 export interface LabOptions {
   /** What differs from the defaults of the case. */
-  readonly settings?: { readonly [name in SettingName]?: number };
+  readonly settings?: CaseValues;
   /** The URL of a server, for cases that can run on one. */
   readonly server?: string | undefined;
   /** Where a temporary folder may be made. Default: where the system says. */
@@ -189,13 +192,11 @@ export interface LabOptions {
   readonly signal?: AbortSignal;
 }
 
-const explained = new Map(EXPLAIN_CASES.map((one) => [one.name, one]));
-
 /** Every case, in the order of the exercise. */
 export const LAB_CASES: readonly LabCase[] = [
-  ...ALTER_AND_BREAK_CASES.slice(0, 6),
-  ...explained.values(),
-  ...ALTER_AND_BREAK_CASES.slice(6),
+  ...EXERCISE_CASES,
+  ...EXPLAIN_CASES,
+  ...FURTHER_CASES,
 ];
 
 /**
@@ -226,8 +227,8 @@ export async function inTemporaryFolder<T>(
 /** What a case is told, with its defaults filled in. */
 export function settingsOf(
   lab: LabCase,
-  given: LabOptions["settings"] = {},
-): { readonly [name in SettingName]?: number } {
+  given: CaseValues = {},
+): CaseValues {
   const standard = Object.entries(lab.settings).map(([name, setting]) => [
     name,
     setting.standard,
@@ -340,6 +341,7 @@ export async function runCase(
   };
   return {
     lab,
+    settings,
     result: {
       ...{ case: lab.name, title: lab.title, assumption: lab.assumption },
       without_guard: without,

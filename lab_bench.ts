@@ -156,6 +156,9 @@ export interface Setting {
 /** What a case may be told. */
 export type CaseSettings = { readonly [name in SettingName]?: Setting };
 
+/** What a case is told. */
+export type CaseValues = { readonly [name in SettingName]?: number };
+
 /** Where a guard is to be read. */
 export interface Guard {
   readonly file: string;
@@ -177,7 +180,7 @@ export interface LabCase<F extends Figures = Figures> {
   readonly title: string;
   /** What somebody believes who has not seen the guard. */
   readonly assumption: string;
-  /** What to predict, and the answers to choose from. */
+  /** What to predict, and the answers; `{name}` stands for a setting. */
   readonly question: string;
   readonly choices: readonly [string, string, string];
   readonly settings: CaseSettings;
@@ -221,7 +224,7 @@ export interface BenchOptions {
   readonly folder: string;
   /** The URL of a server; without one it is SQLite. */
   readonly server?: string;
-  readonly settings: { readonly [name in SettingName]?: number };
+  readonly settings: CaseValues;
   readonly isVirtual: boolean;
   /** Whether the guard of the case is in place. */
   readonly isGuarded: boolean;

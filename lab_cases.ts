@@ -44,6 +44,13 @@ function ms(value: number): string {
   return `${short(value)} ms`;
 }
 
+/** Why a specimen has more connections than it may, where it has. */
+function beyond(opened: number, limit: number): string {
+  return opened > limit
+    ? `, beyond its limit of ${limit}, as it counts a connection only once it is open`
+    : "";
+}
+
 /** The first line of what was thrown, without a period of its own. */
 function says(error: unknown): string {
   return (messageOf(error).split("\n")[0] ?? "").replace(/\.$/, "");
@@ -229,8 +236,10 @@ const alterPeak = define({
       : without.seen_by_the_monitor < kept.peak_reported
       ? 1
       : 2,
-  explain: ({ without, with: kept }) =>
-    `The monitor looked ${without.looks_of_the_monitor} times and saw ${without.seen_by_the_monitor} in use, of ${without.most_in_use_at_once}: a burst is over before a timer has its turn. The pool counts at the transition itself, where nothing can happen in between, and so reports ${kept.peak_reported} of ${kept.most_in_use_at_once}. It opened ${kept.connections_opened}; the specimen, which has a limit of the same size, opened ${without.connections_opened}.`,
+  explain: ({ without, with: kept, setting }) =>
+    `The monitor looked ${without.looks_of_the_monitor} times and saw ${without.seen_by_the_monitor} in use, of ${without.most_in_use_at_once}: a burst is over before a timer has its turn. The pool counts at the transition itself, where nothing can happen in between, and so reports ${kept.peak_reported} of ${kept.most_in_use_at_once}. It opened ${kept.connections_opened}; the specimen opened ${without.connections_opened}${
+      beyond(without.connections_opened, setting("poolSize") + OVERFLOW)
+    }.`,
 });
 
 const alterShrink = define({
@@ -464,7 +473,11 @@ const breakBadPath = define({
       many(without.attempts_on_the_missing_path, "attempt")
     } and said: ${without.error}. The pool made ${kept.attempts_on_the_missing_path} within ${
       ms(kept.given_up_after_ms)
-    }, each wait about twice the one before, then gave up and said: ${kept.error}. ` +
+    }${
+      kept.attempts_on_the_missing_path > 2
+        ? ", each wait about twice the one before"
+        : ""
+    }, then gave up and said: ${kept.error}. ` +
     (kept.late_path_opened
       ? `So it was still trying when the late folder came, and opened it at attempt ${kept.attempts_on_the_late_path}.`
       : "The late folder came too late for it as well."),
@@ -530,7 +543,7 @@ const breakClosedConnection = define({
   answer: ({ without: { failed, tasks_after_it } }) =>
     failed === 0 ? 0 : failed === tasks_after_it ? 2 : 1,
   explain: ({ without, with: kept }) =>
-    `In the specimen the dead connection lay on top of the list, was taken, failed, and was put back: ${without.failed} of ${without.tasks_after_it} tasks failed, though a new connection would have cost a fraction of a millisecond. The pool looks at what comes back and pings it; it threw the dead one away, opened another (${kept.connections_opened} in all), and ${kept.failed} failed.`,
+    `In the specimen the dead connection lay on top of the list, was taken, failed, and was put back: ${without.failed} of ${without.tasks_after_it} tasks failed, and so would every one to come. The pool looks at what comes back and pings it; it threw the dead one away and opened another, ${kept.connections_opened} in all, and ${kept.failed} failed.`,
 });
 
 const breakOpenTransaction = define({
@@ -775,7 +788,11 @@ const breakNestedAcquire = define({
     finished === tasks ? 0 : finished === 0 ? 2 : 1,
   explain: ({ without, with: kept }) =>
     without.stuck_for_ever === 0
-      ? `With a connection to spare the tasks could finish one after another, ${without.finished} without the guard and ${kept.finished} with it. It takes only one more task to lose that.`
+      ? `With a connection to spare the tasks could finish: ${kept.finished} of ${kept.tasks} with the guard, one after another on ${
+        many(kept.connections_opened, "connection")
+      }, and ${without.finished} without it, on ${without.connections_opened}${
+        beyond(without.connections_opened, without.pool_size)
+      }. One more task, and nobody finishes.`
       : `Every holder waited for another holder: ${without.stuck_for_ever} of ${without.tasks} were stuck, and no timeout of a query would have helped, as there was no query. The pool knows which task holds what; when the last of them asked, it saw that nobody was left to give anything back and told that one after ${
         ms(kept.told_after_ms ?? NaN)
       }. Its first connection came back, and ${kept.finished} finished.`,
@@ -847,13 +864,15 @@ const breakMemoryDatabase = define({
       : kept.readers_that_found_it > 0
       ? 1
       : 2,
-  explain: ({ without, with: kept }) =>
+  explain: ({ without, with: kept, setting }) =>
     `Each connection to ':memory:' is a database of its own. The specimen opened ${
       many(without.databases, "connection")
-    }, and ${
-      without.readers - without.readers_that_found_it
-    } of ${without.readers} tasks looked in one without the table${
-      without.error === null ? "" : ` (${without.error})`
+    }${beyond(without.databases, setting("poolSize"))}, and ${
+      without.error === null
+        ? "so nobody could miss the table, by chance"
+        : `${
+          without.readers - without.readers_that_found_it
+        } of ${without.readers} tasks looked in one without the table (${without.error})`
     }. The pool opened ${kept.databases} whatever its size, and lets the others wait for it: ${kept.readers_that_found_it} of ${kept.readers} found the row. Nor does it ever close that one, as the data would go with it.`,
 });
 
@@ -1139,10 +1158,14 @@ const breakDoubleRelease = define({
       }, ${kept.connections_for_two_borrowers} connections served two borrowers, and ${kept.rows_that_stay} row stayed.`,
 });
 
-/** The cases that alter or break something, in the order of the exercise. */
-export const ALTER_AND_BREAK_CASES: readonly LabCase[] = [
+/** The cases of the exercise in which something is altered or broken. */
+export const EXERCISE_CASES: readonly LabCase[] = [
   ...[alterTimeout, alterPeak, alterShrink],
   ...[breakPoolSize, breakBadPath, breakClosedConnection],
+];
+
+/** What else breaks a pool. */
+export const FURTHER_CASES: readonly LabCase[] = [
   ...[breakOpenTransaction, breakLeak, breakNestedAcquire],
   ...[breakMemoryDatabase, breakBlockingLock, breakThunderingHerd],
   breakDoubleRelease,

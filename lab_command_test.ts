@@ -100,7 +100,7 @@ Deno.test(
       assert(html.includes(`<section id="${name}">`), name);
     }
     assertEquals(/<script|https?:\/\/(?!www\.w3\.org)/.test(html), false);
-    assertEquals(html.match(/<svg/g)?.length, 2);
+    assertEquals(html.match(/<svg/g)?.length, 3);
   },
 );
 

@@ -25,10 +25,11 @@ const explainContextManagers = define({
   title: "Why `using`? What a leak comes to",
   assumption: "A release at the end of the task gives the connection back.",
   question:
-    "A request comes every 100 ms, and one in ten throws in its midst. " +
-    "The pool has 5 connections and 10 more. What is left of it after a minute?",
+    "A request comes every 100 ms, and {errorRate} of them throw in their " +
+    "midst. The pool has {poolSize} connections and 10 more. What is left of " +
+    "it after a minute?",
   choices: [
-    "It is slower, by one request in ten",
+    "It is slower, by the part that threw",
     "Nothing: no request is served any more",
     "Those that threw have failed, and nobody else",
   ],
@@ -142,7 +143,11 @@ const explainContextManagers = define({
           short(without.exhausted_after_ms / 1000)
         } s; from then on ${
           without.refused_after_30_s + without.still_waiting
-        } requests waited in vain, in code without a bug, and each error came 30 s late`
+        } requests waited in vain, in code without a bug${
+          without.refused_after_30_s > 0
+            ? `; ${without.refused_after_30_s} of them were told so after 30 s`
+            : ""
+        }`
     }. With using, ${kept.threw_by_themselves} requests threw as well, and ${kept.connections_lost} connections were lost; ${
       many(kept.connections_open, "connection")
     } served everybody. The block ends, and so does the loan, whatever ends the block.`,
@@ -323,7 +328,7 @@ const explainBackoff = define<BackoffFigures>({
   title: "Why exponential backoff, why jitter, why a budget?",
   assumption: "To try again after a fixed delay is enough.",
   question:
-    "A database is down for 30 s, and 1000 clients try again until it " +
+    "A database is down for 30 s, and {clients} clients try again until it " +
     "is back. What does exponential backoff alone, without jitter, change?",
   choices: [
     "It spreads the clients, so that they do not come all at once",
@@ -500,7 +505,7 @@ const explainSizing = define<SizingFigures>({
   title: "How many connections? Too few, too many, enough",
   assumption: "More connections do more at once, so a large pool is safe.",
   question: "A database does most with some 44 busy connections, and 12,500 " +
-    "requests come each second. After three seconds 2,000 come at once. What " +
+    "requests come each second. After three seconds {burst} come at once. What " +
     "becomes of the burst in a pool of 200?",
   choices: [
     "It is served sooner than in a pool of 44",

@@ -5,17 +5,34 @@
  * @module
  */
 
-import { choicesOf, LAB_CASES, type LabRun, type LabSide } from "./lab.ts";
-import type {
-  Figure,
-  FigureRow,
-  LabCase,
-  LabEvent,
-  Series,
+import {
+  choicesOf,
+  LAB_CASES,
+  type LabRun,
+  type LabSide,
+  settingsOf,
+} from "./lab.ts";
+import {
+  type CaseValues,
+  type Figure,
+  type FigureRow,
+  type LabCase,
+  type LabEvent,
+  type Series,
+  type SettingName,
+  SETTINGS,
 } from "./lab_bench.ts";
 import type { CheckReport } from "./lab_check.ts";
 import { type Draw, escape, htmlTable, loadCharts, page } from "./page.ts";
-import { fold, foldHead, peaks, short, table, wrap } from "./terminal.ts";
+import {
+  fold,
+  foldHead,
+  peaks,
+  percent,
+  short,
+  table,
+  wrap,
+} from "./terminal.ts";
 
 /** The names of both columns. */
 function columnsOf(lab: LabCase): readonly [string, string] {
@@ -52,24 +69,33 @@ export function casesJson(): Record<string, unknown> {
   return {
     cases: LAB_CASES.map((lab) => ({
       ...{ case: lab.name, title: lab.title, assumption: lab.assumption },
-      ...{ question: lab.question, choices: choicesOf(lab) },
-      settings: Object.fromEntries(
-        Object.entries(lab.settings).map(([name, { standard }]) => [
-          name,
-          standard,
-        ]),
-      ),
+      question: questionOf(lab, settingsOf(lab)),
+      choices: choicesOf(lab),
+      settings: settingsOf(lab),
       ...{ on_server: lab.onServer ?? false, guard: lab.guard },
       try: { command: experimentOf(lab), look: lab.experiment.look },
     })),
   };
 }
 
+/** The question of a case about the settings that it is told. */
+function questionOf(lab: LabCase, settings: CaseValues): string {
+  return lab.question.replaceAll(/\{(\w+)\}/g, (_, name: SettingName) => {
+    const value = settings[name] ?? NaN;
+    return SETTINGS[name][1] === "P"
+      ? percent(value)
+      : value.toLocaleString("en");
+  });
+}
+
 /** What is to be predicted: the assumption, the question and the choices. */
-export function questionText(lab: LabCase): string {
+export function questionText(
+  lab: LabCase,
+  settings: CaseValues = settingsOf(lab),
+): string {
   return `${lab.name}: ${lab.title}\n\n` +
     wrap(`Assumed: ${lab.assumption}`, "") + "\n" +
-    wrap(lab.question, "") +
+    wrap(questionOf(lab, settings), "") +
     choicesOf(lab).map((choice, i) => `  ${letterOf(i)}  ${choice}\n`).join("");
 }
 
@@ -306,7 +332,9 @@ export function runText(run: LabRun, prediction?: number): string {
     : prediction === run.answer
     ? "You are right: "
     : `You said ${letterOf(prediction)}, and it is `;
-  return (prediction === undefined ? `${questionText(lab)}\n` : "") +
+  return (prediction === undefined
+    ? `${questionText(lab, run.settings)}\n`
+    : "") +
     `${timeLine(a, b, columnsOf(lab))}\n` +
     table(figureRows(run)) + "\n" +
     figureTables(run).map((rows) => `${table(foldHead(rows, HEAD))}\n`).join(
@@ -322,8 +350,18 @@ export function runText(run: LabRun, prediction?: number): string {
     (run.isShown ? "" : "\n" +
       wrap("With these settings the guard made no difference.", "")) +
     `\nGuard:  ${guard.symbol} in ${guard.file}\n` +
-    `Try:    ${experimentOf(lab)}\n` +
-    wrap(`and look at ${lab.experiment.look}.`, "        ");
+    (isAltered(run)
+      ? `Before: deno task lab ${lab.name}\n` +
+        wrap("is the same as it stands, to compare with.", "        ")
+      : `Try:    ${experimentOf(lab)}\n` +
+        wrap(`and look at ${lab.experiment.look}.`, "        "));
+}
+
+/** Whether something was changed already. */
+function isAltered({ lab, settings }: LabRun): boolean {
+  const standard = settingsOf(lab);
+  return (Object.keys(standard) as SettingName[])
+    .some((name) => settings[name] !== standard[name]);
 }
 
 function capital(text: string): string {
@@ -414,7 +452,7 @@ function section(run: LabRun, draw: Draw | undefined): string {
   return `<section id="${escape(lab.name)}">
 <h2>${escape(result.title)}</h2>
 <p><b>Assumed:</b> ${escape(result.assumption)}</p>
-<p>${escape(lab.question)}</p>
+<p>${escape(questionOf(lab, run.settings))}</p>
 <ol type="a">${
     choicesOf(lab).map((choice, i) =>
       `<li>${

@@ -312,6 +312,9 @@ Deno.test(
     assert(outcome.includes("longer than 1 ms"), outcome);
     const steady = await run("explain-sizing", { burst: 0 });
     assertEquals(steady.isShown, false);
+    // The question is about what is run, and what was altered is not proposed.
+    assert(runText(steady).includes("After three seconds 0 come at once"));
+    assert(runText(steady).includes("Before: deno task lab explain-sizing\n"));
   },
 );
 

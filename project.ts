@@ -32,8 +32,14 @@ import {
   type LabOptions,
   type LabRun,
   runCase,
+  settingsOf,
 } from "./lab.ts";
-import { type LabCase, type SettingName, SETTINGS } from "./lab_bench.ts";
+import {
+  type CaseValues,
+  type LabCase,
+  type SettingName,
+  SETTINGS,
+} from "./lab_bench.ts";
 import {
   type Check,
   checkPool,
@@ -527,10 +533,11 @@ class Answers {
 /** Asks what will happen, until one of the choices is named. */
 async function predict(
   lab: LabCase,
+  settings: CaseValues,
   answers: Answers,
   signal: AbortSignal,
 ): Promise<number> {
-  await print(questionText(lab));
+  await print(questionText(lab, settingsOf(lab, settings)));
   const letters = choicesOf(lab).map((_, i) => letterOf(i));
   for (;;) {
     await print(`\nYour prediction (${letters.join(", ")}): `);
@@ -547,7 +554,7 @@ async function predict(
 function labSettings(
   lab: LabCase | undefined,
   values: ReadonlyMap<string, string>,
-): { [name in SettingName]?: number } {
+): CaseValues {
   const settings: { [name in SettingName]?: number } = {};
   for (const field of Object.keys(SETTINGS) as SettingName[]) {
     const [flag, kind] = SETTINGS[field];
@@ -684,7 +691,7 @@ async function labCommand(
   for (const lab of labs) {
     if (!isJson && runs.length > 0) await print(`\n${"─".repeat(78)}\n\n`);
     if (answers !== undefined) {
-      predictions.set(lab.name, await predict(lab, answers, signal));
+      predictions.set(lab.name, await predict(lab, settings, answers, signal));
       await print("\n");
     }
     log.progress(`Running ${lab.name}`);
