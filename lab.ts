@@ -176,6 +176,8 @@ export interface LabRun {
   readonly isShown: boolean;
   /** What it was told, with its defaults filled in. */
   readonly settings: CaseValues;
+  /** Whether a server was used. */
+  readonly usedServer: boolean;
   /** Which of the choices, as they are shown, was right. */
   readonly answer: number;
 }
@@ -342,12 +344,15 @@ export async function runCase(
   return {
     lab,
     settings,
+    usedServer: options.server !== undefined,
     result: {
       ...{ case: lab.name, title: lab.title, assumption: lab.assumption },
       without_guard: without,
       with_guard: guarded,
       explanation: lab.explain(measured),
-      guard: lab.guard,
+      guard: options.server === undefined
+        ? lab.guard
+        : lab.guardOnServer ?? lab.guard,
     },
     isShown: !lab.holds(without.figures) && lab.holds(guarded.figures),
     answer: choicesOf(lab).indexOf(lab.choices[lab.answer(measured)] ?? ""),

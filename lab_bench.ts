@@ -193,6 +193,8 @@ export interface LabCase<F extends Figures = Figures> {
   /** What both columns are called, where it is not about a pool. */
   readonly columns?: readonly [string, string];
   readonly guard: Guard;
+  /** The same on a server, where it is another. */
+  readonly guardOnServer?: Guard;
   /** What a pool must do to hold; where a learner's is put to the test. */
   readonly demand?: string;
   /** One flag to change, and what to look at. */

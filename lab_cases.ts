@@ -557,6 +557,10 @@ const breakOpenTransaction = define({
   settings: { rows: count(1, 1, 1000) },
   onServer: true,
   guard: { file: "sqlite.ts", symbol: "SqliteConnection.reset" },
+  guardOnServer: {
+    file: "postgres_connection.ts",
+    symbol: "PostgresConnection.reset",
+  },
   demand: "Roll back what comes back inside a transaction.",
   experiment: {
     flag: "--rows 100",

@@ -358,10 +358,11 @@ export function runText(run: LabRun, prediction?: number): string {
 }
 
 /** Whether something was changed already. */
-function isAltered({ lab, settings }: LabRun): boolean {
+function isAltered({ lab, settings, usedServer }: LabRun): boolean {
   const standard = settingsOf(lab);
-  return (Object.keys(standard) as SettingName[])
-    .some((name) => settings[name] !== standard[name]);
+  return usedServer && lab.experiment.flag.startsWith("--db") ||
+    (Object.keys(standard) as SettingName[])
+      .some((name) => settings[name] !== standard[name]);
 }
 
 function capital(text: string): string {

@@ -273,7 +273,7 @@ export class PostgresConnection implements Connection {
     if (this.#hasEnded) return done();
     // The server would go on with it, for nobody.
     if (this.#active !== undefined) this.#cancel();
-    this.#broken ??= new Error("The connection is closed");
+    this.#broken ??= new Error("close() was called");
     const timer = this.#origin.clock.setTimer(
       () => this.raw.connection.stream.destroy(),
       CLOSE_TIMEOUT_MS,
