@@ -275,7 +275,8 @@ const alterShrink = define({
     }
     bench.note(`3 stay in use, ${poolSize - 3} are idle`);
     await pool.shrink?.(target);
-    bench.note(`the pool is shrunk to ${target}`);
+    const { idle } = pool.stats();
+    bench.note(`the pool is shrunk to ${target}: it says ${idle} idle`);
     const works = async (connection: Borrowed): Promise<boolean> =>
       (await bench.watch(() => connection.query("SELECT 1"))).state === "done";
     let holdersFailed = 0;
@@ -294,16 +295,22 @@ const alterShrink = define({
     bench.note(`${newcomersFailed} of 3 who come next fail`);
     return {
       idle_before: poolSize - 3,
+      idle_to_be_left: target,
+      idle_left: idle,
       holders_that_failed: holdersFailed,
       newcomers_that_failed: newcomersFailed,
       connections_opened: bench.connected,
     };
   },
   holds: (figures) =>
-    figures.holders_that_failed + figures.newcomers_that_failed === 0,
-  outcome: ({ holders_that_failed, newcomers_that_failed }) =>
+    figures.holders_that_failed + figures.newcomers_that_failed === 0 &&
+    figures.idle_left ===
+      Math.min(figures.idle_before, figures.idle_to_be_left),
+  outcome: ({ holders_that_failed, newcomers_that_failed, ...figures }) =>
     holders_that_failed + newcomers_that_failed === 0
-      ? "Nobody noticed"
+      ? `Nobody noticed, and of ${figures.idle_before} idle connections ${
+        figures.idle_left === 1 ? "1 is" : `${figures.idle_left} are`
+      } left`
       : `${holders_that_failed} of 3 holders and ${newcomers_that_failed} of 3 newcomers had a dead connection`,
   answer: ({ without }) =>
     without.holders_that_failed > 0
@@ -314,7 +321,9 @@ const alterShrink = define({
   explain: ({ without, with: kept, setting }) =>
     `The specimen closes whatever comes last until it has ${
       setting("target")
-    }, in use or not, and keeps what it closed in its list: ${without.holders_that_failed} of 3 holders failed in the midst of their work, and ${without.newcomers_that_failed} of the next 3. The pool takes only idle ones, those used longest ago first: ${kept.holders_that_failed} and ${kept.newcomers_that_failed} failed.`,
+    }, in use or not, and keeps what it closed in its list: ${without.holders_that_failed} of 3 holders failed in the midst of their work, and ${without.newcomers_that_failed} of the next 3. The pool takes only idle ones, those used longest ago first: of ${kept.idle_before} it kept ${kept.idle_left}, and ${
+      kept.holders_that_failed + kept.newcomers_that_failed
+    } of all six failed.`,
 });
 
 type SizeFigures = {

@@ -101,6 +101,7 @@ const DIFFERENCES: Readonly<Record<string, readonly [string, Difference]>> = {
     (without, kept) => {
       assertEquals(kept["holders_that_failed"], 0);
       assertEquals(kept["newcomers_that_failed"], 0);
+      assertEquals([kept["idle_before"], kept["idle_left"]], [5, 1]);
       assert(n(without, "holders_that_failed") > 0);
       assert(n(without, "newcomers_that_failed") > 0);
     },
