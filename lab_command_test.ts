@@ -8,7 +8,13 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { COMMANDS } from "./command_line.ts";
 import { LAB_CASES, type LabResult } from "./lab.ts";
-import { callProject, type ProjectRun, temporaryFolder } from "./testing.ts";
+import {
+  callProject,
+  projectCommand,
+  type ProjectRun,
+  SERVER_VARIABLES,
+  temporaryFolder,
+} from "./testing.ts";
 
 const permissions: Deno.PermissionOptionsObject = {
   run: [Deno.execPath()],
@@ -19,18 +25,18 @@ const permissions: Deno.PermissionOptionsObject = {
 // As the task `lab` grants them.
 const GRANTED = [
   ...["--allow-read", "--allow-write", "--allow-run", "--allow-net"],
-  "--allow-env=PG*",
+  `--allow-env=${SERVER_VARIABLES}`,
 ];
 
 /** Calls the lab, with an empty folder for temporary files, empty afterwards. */
 async function lab(
   args: readonly string[],
-  { input = "", granted = GRANTED } = {},
+  { input = "" } = {},
 ): Promise<ProjectRun> {
   await using folder = await temporaryFolder();
   const path = await Deno.realPath(folder.path);
   const ran = await callProject(["lab", ...args], {
-    ...{ permissions: granted, input, env: { TMPDIR: path } },
+    ...{ permissions: GRANTED, input, env: { TMPDIR: path } },
   });
   assertEquals([...Deno.readDirSync(path)], [], "something is left behind");
   return ran;
@@ -89,9 +95,7 @@ Deno.test(
   async () => {
     await using folder = await temporaryFolder();
     const page = folder.file("lab.html");
-    const { code, stdout, stderr } = await lab(["all", "--report", page], {
-      granted: [...GRANTED, "--allow-env"],
-    });
+    const { code, stdout, stderr } = await lab(["all", "--report", page]);
     assertEquals([code, stderr], [0, `Report written to ${page}\n`]);
     assertMatch(stdout, /Score: 17 of 17 guards made a difference\.\n$/);
     assertNarrow(stdout);
@@ -147,16 +151,17 @@ Deno.test(
   async () => {
     await using folder = await temporaryFolder();
     const path = await Deno.realPath(folder.path);
-    const child = new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "--quiet", "--lock=deno.lock", "--frozen", ...GRANTED],
-        ...["project.ts", "lab", "break-thundering-herd", "--outage", "3s"],
-      ],
-      env: { TMPDIR: path },
-      ...{ stdout: "piped", stderr: "piped" },
-    }).spawn();
+    const child = projectCommand(
+      ["lab", "break-thundering-herd", "--outage", "3s"],
+      {
+        ...{ permissions: GRANTED, env: { TMPDIR: path } },
+        ...{ stdout: "piped", stderr: "piped" },
+      },
+    ).spawn();
     // It is under way when its folder is there.
-    while ([...Deno.readDirSync(path)].length === 0) {
+    let hasEnded = false;
+    child.status.then(() => hasEnded = true);
+    while ([...Deno.readDirSync(path)].length === 0 && !hasEnded) {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     child.kill("SIGINT");

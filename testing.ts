@@ -46,28 +46,44 @@ export interface ProjectRun {
 export const SERVER_VARIABLES =
   "PG*,DATABASE_URL,USER,USERNAME,HOME,APPDATA,NODE_PG_FORCE_NATIVE";
 
+/** What the task `run` grants. */
+const RUN_PERMISSIONS = [
+  ...["--allow-read", "--allow-write", "--allow-net"],
+  `--allow-env=${SERVER_VARIABLES}`,
+];
+
 /** The program as a command, with the permissions of the task `run`. */
 export function projectCommand(
   args: readonly string[],
-  options: Deno.CommandOptions = {},
+  { permissions = RUN_PERMISSIONS, ...options }: Deno.CommandOptions & {
+    permissions?: readonly string[];
+  } = {},
 ): Deno.Command {
+  // What the published packages need is given after `deno test … --`, and
+  // belongs to no lock file. Of two flags for one thing the narrower counts.
+  const isWider = (flag: string): boolean =>
+    Deno.args.includes(flag.replace(/=.*/, ""));
+  const further = Deno.args.length > 0
+    ? Deno.args
+    : ["--lock=deno.lock", "--frozen"];
   return new Deno.Command(Deno.execPath(), {
     ...options,
     // Whoever runs the tests may have a database, which is not theirs.
     env: { DATABASE_URL: "", ...options.env },
     args: [
-      ...["run", "--no-prompt", "--allow-read", "--allow-write", "--allow-net"],
-      `--allow-env=${SERVER_VARIABLES}`,
-      // What the published packages need is given after `deno test … --`.
-      ...Deno.args,
-      ...["project.ts", ...args],
+      ...["run", "--no-prompt", "--quiet"],
+      ...permissions.filter((flag) => !isWider(flag)),
+      ...[...further, "project.ts", ...args],
     ],
   });
 }
 
 /** Runs the program to its end. */
 export async function runProject(...args: string[]): Promise<ProjectRun> {
-  const { code, stdout, stderr } = await projectCommand(args).output();
+  return textOf(await projectCommand(args).output());
+}
+
+function textOf({ code, stdout, stderr }: Deno.CommandOutput): ProjectRun {
   const text = new TextDecoder();
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
 }
@@ -81,22 +97,17 @@ export async function callProject(
     env?: Record<string, string>;
   } = {},
 ): Promise<ProjectRun> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--lock=deno.lock", "--frozen", "--no-prompt", "--quiet"],
-      ...[...permissions, "project.ts", ...args],
-    ],
-    env,
+  const child = projectCommand(args, {
+    ...{ permissions, env },
     ...{ stdin: "piped", stdout: "piped", stderr: "piped" },
   }).spawn();
   const writer = child.stdin.getWriter();
   // It may end without having read all of it.
   const written = writer.write(new TextEncoder().encode(input))
     .then(() => writer.close()).catch(() => {});
-  const { code, stdout, stderr } = await child.output();
+  const output = await child.output();
   await written;
-  const text = new TextDecoder();
-  return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+  return textOf(output);
 }
 
 /** An empty folder inside `.tmp`, removed at the end of the block. */
