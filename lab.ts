@@ -231,16 +231,18 @@ export function settingsOf(
   lab: LabCase,
   given: CaseValues = {},
 ): CaseValues {
-  const standard = Object.entries(lab.settings).map(([name, setting]) => [
-    name,
-    setting.standard,
-  ]);
-  return { ...Object.fromEntries(standard), ...given };
+  return { ...standardOf(lab), ...given };
+}
+
+function standardOf({ settings = {} }: Partial<LabCase>): CaseValues {
+  return Object.fromEntries(
+    Object.entries(settings).map(([name, { standard }]) => [name, standard]),
+  );
 }
 
 /** Calls `use` with a bench for one run, in a folder that is removed. */
-async function withBench<T>(
-  lab: LabCase,
+export async function withBench<T>(
+  lab: Partial<LabCase>,
   makePool: MakePool,
   isGuarded: boolean,
   { settings, server, folder, signal = new AbortController().signal }:
@@ -251,7 +253,7 @@ async function withBench<T>(
     await using bench = new Bench({
       folder: path,
       ...(server === undefined ? {} : { server }),
-      settings: settingsOf(lab, settings),
+      settings: { ...standardOf(lab), ...settings },
       isVirtual: lab.isVirtual ?? false,
       ...{ isGuarded, makePool, signal },
     });

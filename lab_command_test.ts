@@ -239,7 +239,7 @@ Deno.test(
     const checked = await lab(["check", file]);
     assertEquals(checked.code, 1);
     assertMatch(checked.stdout, /FAILS {2}break-pool-size/);
-    assertMatch(checked.stdout, /\d of 10 guards hold\.\n/);
+    assertMatch(checked.stdout, /\d of 14 hold\.\n/);
     assertNarrow(checked.stdout);
     const missing = await lab(["check", `${dir}/none.ts`]);
     assertEquals(missing.code, 1);
@@ -252,7 +252,7 @@ Deno.test("lab:check is green, exit 0, for a pool that holds", {
 }, async () => {
   const { code, stdout } = await lab(["check", "lab_solution.ts", "--json"]);
   const { held, of, checks } = JSON.parse(stdout);
-  assertEquals([code, held, of, checks.length], [0, 10, 10, 10]);
+  assertEquals([code, held, of, checks.length], [0, 14, 14, 14]);
 });
 
 /** The commands of the lab that a text names. */

@@ -25,6 +25,7 @@ import {
 import type { CheckReport } from "./lab_check.ts";
 import { type Draw, escape, htmlTable, loadCharts, page } from "./page.ts";
 import {
+  clean,
   fold,
   foldHead,
   peaks,
@@ -504,20 +505,21 @@ export async function labHtml(
 export function checkText(report: CheckReport): string {
   const { className, file, checks } = report;
   const held = checks.filter(({ isHeld }) => isHeld).length;
-  return `${className || "The pool"} in ${file}\n\n` +
-    checks.map(({ lab, isHeld, seen }) =>
+  const failed = checks.find(({ isHeld, test }) => !isHeld && test.lab);
+  return clean(`${className || "The pool"} in ${file}`) + "\n\n" +
+    checks.map(({ test, isHeld, seen }) =>
       `  ${isHeld ? "holds" : "FAILS"}  ${
-        lab.name.padEnd(24)
-      }  ${lab.title}\n` +
-      (isHeld ? "" : wrap(`Seen: ${seen}.`, "         ") +
-        wrap(`Needed: ${lab.demand ?? ""}`, "         "))
+        test.name.padEnd(24)
+      }  ${test.title}\n` +
+      (isHeld ? "" : wrap(`Seen: ${clean(seen)}.`, "         ") +
+        wrap(`Needed: ${test.demand}`, "         "))
     ).join("") +
-    `\n${held} of ${checks.length} guards hold.\n` +
+    `\n${held} of ${checks.length} hold.\n` +
     (held === checks.length
       ? "Done: it bears all that was tried on it.\n"
-      : `To see one of them at work: deno task lab ${
-        checks.find(({ isHeld }) => !isHeld)?.lab.name ?? ""
-      }\n`);
+      : failed === undefined
+      ? ""
+      : `To see one of them at work: deno task lab ${failed.test.name}\n`);
 }
 
 /** The same for machines. */
@@ -525,8 +527,8 @@ export function checkJson(report: CheckReport): Record<string, unknown> {
   const { className, file, checks } = report;
   return {
     ...{ file, class: className },
-    checks: checks.map(({ lab, isHeld, seen, side }) => ({
-      ...{ case: lab.name, title: lab.title, held: isHeld, seen },
+    checks: checks.map(({ test, isHeld, seen, side }) => ({
+      ...{ case: test.name, title: test.title, held: isHeld, seen },
       ...{ events: side?.events ?? [], figures: side?.figures ?? {} },
     })),
     held: checks.filter(({ isHeld }) => isHeld).length,

@@ -76,6 +76,7 @@ export class SolvedPool {
   readonly #idle: Connection[] = [];
   readonly #waiters: Waiter[] = [];
   #isConnecting = false;
+  #isClosed = false;
 
   constructor(options: Options) {
     const { poolSize, database } = options;
@@ -88,6 +89,7 @@ export class SolvedPool {
 
   async acquire(): Promise<Loan> {
     const { acquireTimeoutMs, timeoutMs } = this.#options;
+    if (this.#isClosed) throw new Error("The pool is closed");
     const connection = this.#idle.pop() ?? await this.#wait(acquireTimeoutMs);
     return new Loan(connection, timeoutMs);
   }
@@ -122,6 +124,10 @@ export class SolvedPool {
       try {
         const connection = await this.#options.connect();
         failures = 0;
+        if (this.#isClosed) {
+          await connection.close();
+          break;
+        }
         this.#all.add(connection);
         this.#offer(connection);
       } catch (error) {
@@ -163,6 +169,7 @@ export class SolvedPool {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true;
     for (const waiter of this.#waiters.splice(0)) {
       waiter.fail(new Error("The pool is closed"));
     }

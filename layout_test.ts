@@ -61,7 +61,13 @@ const FLOORS: readonly (readonly string[])[] = [
   ],
   [
     ...["command_line.ts", "lab.ts", "lab_cases.ts", "lab_check.ts"],
-    ...["lab_explain.ts", "lab_report.ts", "lab_worker.ts", "notes.ts"],
+    ...[
+      "lab_explain.ts",
+      "lab_report.ts",
+      "lab_trial.ts",
+      "lab_worker.ts",
+      "notes.ts",
+    ],
     "report.ts",
   ],
   ["mod.ts", "project.ts"],

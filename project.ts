@@ -743,7 +743,7 @@ async function checkCommand(
         report = step.value;
         break;
       }
-      log.progress(`Checked ${n}: ${step.value.lab.name}`);
+      log.progress(`Checked ${n}: ${step.value.test.name}`);
     }
   } finally {
     log.endProgress();
