@@ -6,7 +6,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { nearest } from "./config.ts";
+import { hidePassword, nearest } from "./config.ts";
 import { LAB_CASES } from "./lab.ts";
 import { type LabCase, type SettingName, SETTINGS } from "./lab_bench.ts";
 import { RETRY_MODELS } from "./retry_models.ts";
@@ -171,7 +171,7 @@ const RETRY_FLAGS: readonly Flag[] = [
 
 const SERVER_FLAG: Flag = {
   name: "db",
-  value: "DATABASE",
+  value: "URL",
   help: ["A postgres:// URL, for cases that can run on a server"],
 };
 
@@ -306,8 +306,9 @@ function settingRows(lab: LabCase): Flag[] {
   return SETTING_FLAGS.flatMap((flag) => {
     const setting = lab.settings[flag.field];
     if (setting === undefined) return [];
-    const { standard } = setting;
-    const text = flag.value === "TIME" ? `${standard}ms` : `${standard}`;
+    const { standard, least, most } = setting;
+    const unit = flag.value === "TIME" ? "ms" : "";
+    const text = `${standard}${unit}; ${least} to ${most}${unit}`;
     return [{ ...flag, help: [`${flag.help} (${text})`] }];
   });
 }
@@ -331,16 +332,17 @@ Usage: deno task lab                     list the cases
        deno task lab:start DIR           begin a pool of your own
        deno task lab:check FILE          put it through the cases
 
-Flags${lab === undefined ? "" : ` of ${lab.name} (default)`}:
+Flags${lab === undefined ? "" : ` of ${lab.name} (default; limits)`}:
 ${flagRows([...settings, ...flags])}
 ${
     lab === undefined
       ? `
 Each case has settings of its own; \`deno task lab CASE --help\` tells which, and
-their defaults. A TIME is a number of seconds, or has a unit: 250ms, 2s.
-`
+their defaults.`
       : ""
   }
+A TIME is a number of seconds, or has a unit: 250ms, 2s.
+
 Examples:
   deno task lab ${lab?.name ?? "break-double-release"} --interactive
   deno task lab ${
@@ -524,6 +526,8 @@ function example(name: string, value: string): string {
     TIME: "30s",
     FILE: "result.json",
     P: "0.01",
+    DATABASE: "events.db",
+    URL: "postgres://me@localhost/shop",
   };
   const examples: Record<string, string> = {
     "arrivals": "poisson:200/s",
@@ -541,7 +545,6 @@ function example(name: string, value: string): string {
     "name": "checkout",
     "input": "data/sample_input.txt",
     "output": "data/output_summary.json",
-    "db": "events.db",
     "timeout": "250ms",
     "log-level": "debug",
   };
@@ -592,11 +595,16 @@ function unknownCommand(command: string): UsageError {
   );
 }
 
+/** An argument as a shell takes it. */
+export function quoted(arg: string): string {
+  return /^[\w@%+=:,./-]+$/.test(arg)
+    ? arg
+    : `'${arg.replaceAll("'", "'\\''")}'`;
+}
+
 /** The command that gives the same result again, for any POSIX shell. */
 export function commandLine(args: readonly string[]): string {
-  const quoted = args.map((arg) =>
-    /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`
-  );
-  const [command = "", ...rest] = quoted;
+  // What is kept or passed on must tell no password.
+  const [command = "", ...rest] = args.map((arg) => quoted(hidePassword(arg)));
   return ["deno task", command, ...rest].join(" ");
 }

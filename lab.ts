@@ -194,11 +194,11 @@ export interface LabOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Every case, in the order of the exercise. */
+/** Every case, as they are listed: alter, break, explain. */
 export const LAB_CASES: readonly LabCase[] = [
   ...EXERCISE_CASES,
-  ...EXPLAIN_CASES,
   ...FURTHER_CASES,
+  ...EXPLAIN_CASES,
 ];
 
 /**
@@ -215,10 +215,20 @@ export async function inTemporaryFolder<T>(
   dir: string | undefined,
   use: (path: string) => Promise<T>,
 ): Promise<T> {
-  const path = await Deno.makeTempDir({
-    prefix: "lab_",
-    ...(dir === undefined ? {} : { dir }),
-  });
+  let path: string;
+  try {
+    path = await Deno.makeTempDir({
+      prefix: "lab_",
+      ...(dir === undefined ? {} : { dir }),
+    });
+  } catch (error) {
+    throw new Error(
+      `Cannot make a temporary folder${
+        dir === undefined ? ", see TMPDIR" : ` in '${dir}'`
+      }: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
   try {
     return await use(path);
   } finally {

@@ -9,6 +9,7 @@ import { Database } from "@db/sqlite";
 import { join } from "@std/path";
 import { type Clock, delay, systemClock } from "./clock.ts";
 import type { Connection, Driver, Row } from "./driver.ts";
+import { messageOf } from "./errors.ts";
 import { PostgresDriver } from "./postgres.ts";
 import { SqliteDriver } from "./sqlite.ts";
 import { settled, VirtualClock } from "./virtual_clock.ts";
@@ -450,6 +451,18 @@ export class Bench implements AsyncDisposable {
     } finally {
       await closeQuietly(connection);
     }
+  }
+}
+
+/** Tries whether a server can be reached, before a case depends on it. */
+export async function reach(server: string): Promise<void> {
+  try {
+    const connection = await PlainServer.open(server, systemClock);
+    await connection.close();
+  } catch (error) {
+    throw new Error(`Cannot reach the server of --db: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 

@@ -6,7 +6,7 @@
  */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { COMMANDS } from "./command_line.ts";
+import { commandLine, COMMANDS } from "./command_line.ts";
 import { LAB_CASES, type LabResult } from "./lab.ts";
 import {
   callProject,
@@ -109,6 +109,29 @@ Deno.test(
 );
 
 Deno.test(
+  "what a page says of its command tells no password",
+  { permissions: "none" },
+  () => {
+    const url = "postgres://me:secret@localhost/shop";
+    const line = commandLine(["lab", "explain-pooling", "--db", url]);
+    assertEquals(line.includes("secret"), false);
+    assertMatch(line, /^deno task lab explain-pooling --db .*localhost/);
+  },
+);
+
+Deno.test(
+  "a report that cannot be written is refused before the cases are run",
+  { permissions },
+  async () => {
+    const { code, stdout, stderr } = await lab([
+      ...["break-leak", "--report", ".tmp"],
+    ]);
+    assertEquals([code, stdout], [1, ""]);
+    assertMatch(stderr, /^Error: Cannot write '\.tmp': .*folder.*\n$/);
+  },
+);
+
+Deno.test(
   "lab --json gives the documented keys, for one case and for all",
   { permissions },
   async () => {
@@ -128,17 +151,18 @@ Deno.test(
   { permissions },
   async () => {
     const args = ["break-open-transaction", "-i"];
-    const right = await lab(args, { input: "what?\nB\n" });
+    const right = await lab(args, { input: "what?\nC\n" });
     assertEquals(right.code, 0);
     assertEquals(right.stdout.match(/Your prediction/g)?.length, 2);
-    assert(right.stdout.includes("You are right: b) Neither."));
+    assert(right.stdout.includes("Answer with a or b or c.\n"));
+    assert(right.stdout.includes("You are right: c) Neither."));
     // The question is answered before anything of the result is shown.
     assert(
       right.stdout.indexOf("Your prediction") <
         right.stdout.indexOf("Ada begins"),
     );
     const wrong = await lab(args, { input: "a\n" });
-    assert(wrong.stdout.includes("You said a, and it is b) Neither."));
+    assert(wrong.stdout.includes("You said a, and it is c) Neither."));
     const gone = await lab(args);
     assertEquals(gone.code, 1);
     assertMatch(gone.stderr, /^Error: .*the input has ended\n$/);
@@ -164,6 +188,8 @@ Deno.test(
     while ([...Deno.readDirSync(path)].length === 0 && !hasEnded) {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
+    // A terminal and the task that runs it tell of the same Ctrl-C, each.
+    child.kill("SIGINT");
     child.kill("SIGINT");
     const { code, stderr } = await child.output();
     assertEquals(code, 130);
@@ -175,6 +201,8 @@ Deno.test(
 for (
   const [args, problem] of [
     [["brek-leak"], "did you mean 'break-leak'?"],
+    [["double-release"], "did you mean 'break-double-release'?"],
+    [["alter-peak", "--report", "-"], "--report must name a file"],
     [["chek"], "did you mean 'check'?"],
     [["nothing-like-it"], "`deno task lab` lists them"],
     [["break-leak", "--acquire-timout", "1s"], "--acquire-timeout?"],
@@ -184,7 +212,7 @@ for (
     [["alter-peak", "--tasks", "2.5"], "whole number from 1 to 200"],
     [["break-leak", "--acquire-timeout", "1h"], "from 0ms to 5000ms"],
     [["break-leak", "--acquire-timeout", "soon"], "must be a duration"],
-    [["break-leak", "--db", "lab.db"], "must be a postgres:// URL"],
+    [["break-leak", "--db", "lab.db"], "must be the URL of a server"],
     [["alter-timeout", "--db", "postgres://h/d"], "it is about SQLite"],
     [["break-leak", "break-size"], "name one case at a time"],
     [["break-leak", "--json", "-i"], "--interactive must not be given"],
@@ -214,7 +242,10 @@ Deno.test(
       assertNarrow(stdout);
     }
     const { stdout } = await lab(["alter-peak", "--help"]);
-    assert(stdout.includes("--tasks N") && stdout.includes("(7)"), stdout);
+    assert(
+      stdout.includes("--tasks N") && stdout.includes("(7; 1 to 200)"),
+      stdout,
+    );
     assertEquals(stdout.includes("--hold"), false);
     assertEquals(stdout.includes("--db"), false);
   },

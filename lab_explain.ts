@@ -29,7 +29,7 @@ const explainContextManagers = define({
     "midst. The pool has {poolSize} connections and 10 more. What is left of " +
     "it after a minute?",
   choices: [
-    "It is slower, by the part that threw",
+    "Fewer connections, and still it serves all others",
     "Nothing: no request is served any more",
     "Those that threw have failed, and nobody else",
   ],
@@ -133,6 +133,7 @@ const explainContextManagers = define({
     `${figures.served} of ${figures.requests} requests served, ${figures.threw_by_themselves} threw, ${
       figures.refused_after_30_s + figures.still_waiting
     } starved`,
+  // With connections to spare a leak is there, and not felt yet.
   answer: ({ without: { exhausted_after_ms, connections_lost } }) =>
     exhausted_after_ms !== null ? 1 : connections_lost > 0 ? 0 : 2,
   explain: ({ without, with: kept }) =>
@@ -143,11 +144,7 @@ const explainContextManagers = define({
           short(without.exhausted_after_ms / 1000)
         } s; from then on ${
           without.refused_after_30_s + without.still_waiting
-        } requests waited in vain, in code without a bug${
-          without.refused_after_30_s > 0
-            ? `; ${without.refused_after_30_s} of them were told so after 30 s`
-            : ""
-        }`
+        } requests waited in vain, in code without a bug: ${without.refused_after_30_s} were told so, after 30 s, and ${without.still_waiting} still waited at the end`
     }. With using, ${kept.threw_by_themselves} requests threw as well, and ${kept.connections_lost} connections were lost; ${
       many(kept.connections_open, "connection")
     } served everybody. The block ends, and so does the loan, whatever ends the block.`,
@@ -170,13 +167,15 @@ const explainPooling = define({
     "Twice to ten times",
     "More than ten times",
   ],
-  settings: { queries: count(1000, ROUNDS, 100_000) },
+  settings: { queries: count(1000, ROUNDS, 10_000) },
   onServer: true,
   columns: ["a connection for each query", "pooled"],
   guard: { file: "pool_core.ts", symbol: "PoolCore.take" },
   experiment: {
-    flag: "--db postgres://me@localhost/shop",
-    look: "the same on a server, where a connection is a process over there",
+    flag: "--queries 5000",
+    look:
+      "how far the rounds are apart; or, with --db and a postgres:// URL, " +
+      "at a server, where a connection is a process",
   },
   async run(bench: Bench) {
     const queries = bench.setting("queries");
@@ -222,9 +221,9 @@ const explainPooling = define({
         } µs: ${
           short(without.server_us_per_query / kept.server_us_per_query)
         } times as fast.`
-    } A pool also bounds how many connections there are: without one, a burst of ${
-      without.connections_opened.toLocaleString("en")
-    } requests is as many connections.`,
+    } ${many(without.queries, "query", "queries")} opened ${
+      many(without.connections_opened, "connection")
+    } without a pool, and ${kept.connections_opened} with it.`,
 });
 
 async function timeQueries(bench: Bench, database: string, queries: number) {
@@ -302,7 +301,7 @@ const OUTAGE_MS = 30_000;
 type PolicyRow = {
   readonly policy: string;
   readonly attempts_while_down?: number | null;
-  readonly most_per_100_ms?: number;
+  readonly most_per_100_ms_after_it?: number;
   readonly drained_after_ms?: number | null;
   readonly overload_ends_after_ms: number | null;
   readonly attempts_per_100_ms?: Series;
@@ -312,7 +311,7 @@ type PolicyRow = {
 type BackoffFigures = {
   readonly clients: number;
   readonly attempts_in_the_first_100_ms: number;
-  readonly most_per_100_ms: number;
+  readonly most_per_100_ms_after_it: number;
   readonly drained_after_ms: number | null;
   readonly overload_ends_after_ms: number | null;
   readonly policies: readonly PolicyRow[];
@@ -355,7 +354,7 @@ const explainBackoff = define<BackoffFigures>({
     const rowOf = (storm: PolicyResult): PolicyRow => ({
       policy: TITLES[storm.policy] ?? storm.policy,
       attempts_while_down: storm.attempts_while_down_per_client,
-      most_per_100_ms: storm.peak_per_100ms,
+      most_per_100_ms_after_it: storm.peak_per_100ms,
       drained_after_ms: storm.drain_ms,
       overload_ends_after_ms: named(overloads, storm.policy).drain_ms,
       attempts_per_100_ms: storm.attempts_per_100ms,
@@ -394,16 +393,16 @@ const explainBackoff = define<BackoffFigures>({
     return {
       clients,
       attempts_in_the_first_100_ms: attemptsAtFirst,
-      most_per_100_ms: storm.peak_per_100ms,
+      most_per_100_ms_after_it: storm.peak_per_100ms,
       drained_after_ms: storm.drain_ms,
       overload_ends_after_ms: (rows[1] ?? first(rows)).overload_ends_after_ms,
       policies: rows,
     };
   },
-  holds: ({ most_per_100_ms, overload_ends_after_ms, clients }) =>
-    most_per_100_ms < clients / 4 && overload_ends_after_ms !== null,
+  holds: ({ most_per_100_ms_after_it, overload_ends_after_ms, clients }) =>
+    most_per_100_ms_after_it < clients / 4 && overload_ends_after_ms !== null,
   outcome: (figures) =>
-    `Up to ${figures.most_per_100_ms} attempts in 100 ms once it is back, all connected ${
+    `Up to ${figures.most_per_100_ms_after_it} attempts in 100 ms once it is back, all connected ${
       after(figures.drained_after_ms)
     }; an overload that retries feed ${
       figures.overload_ends_after_ms === null
@@ -412,7 +411,8 @@ const explainBackoff = define<BackoffFigures>({
     }`,
   answer: ({ without: { policies } }) => {
     const [fixed, exponential] = policies;
-    const most = (row?: PolicyRow): number => row?.most_per_100_ms ?? 0;
+    const most = (row?: PolicyRow): number =>
+      row?.most_per_100_ms_after_it ?? 0;
     const each = (row?: PolicyRow): number => row?.attempts_while_down ?? 0;
     const spreads = most(exponential) < most(fixed) / 2;
     const saves = each(exponential) < each(fixed);
@@ -422,7 +422,7 @@ const explainBackoff = define<BackoffFigures>({
     const [fixed, exponential] = without.policies;
     const [jittered, budgeted, none] = kept.policies;
     const crowd = (row?: PolicyRow): string =>
-      `${row?.most_per_100_ms} in 100 ms, all connected ${
+      `${row?.most_per_100_ms_after_it} in 100 ms, all connected ${
         after(row?.drained_after_ms)
       }`;
     return `A fixed delay of 1 s cost each client ${
@@ -433,13 +433,20 @@ const explainBackoff = define<BackoffFigures>({
       short(exponential?.attempts_while_down)
     } attempts, and does not break up the crowd: ${
       crowd(exponential)
-    }. Full jitter breaks it up, ${
+    }. Full jitter breaks it up, at ${
+      short(jittered?.attempts_while_down)
+    } attempts each, as its waits are shorter (${kept.attempts_in_the_first_100_ms} in the first 100 ms): ${
       crowd(jittered)
-    }, though its first waits are short (${kept.attempts_in_the_first_100_ms} attempts in the first 100 ms). What jitter does not do is bound the load that retries add: an overload that ${
+    }.${
+      (jittered?.drained_after_ms ?? Infinity) >
+          (fixed?.drained_after_ms ?? Infinity)
+        ? " So few clients fit through the door at once, and the fixed delay was done sooner."
+        : ""
+    } What jitter does not do is bound the load that retries add: an overload that ${
       ended(none?.overload_ends_after_ms)
     } without retries ${
       ended(jittered?.overload_ends_after_ms)
-    } with up to three each, however jittered. With a budget of one retry for ten successes it ${
+    } with up to three each, however jittered. With a budget of one retry for ten successes (RetryBudget in retry.ts) it ${
       ended(budgeted?.overload_ends_after_ms)
     }. What a budget does not do is serve those whom it turns away.`;
   },
@@ -459,7 +466,8 @@ function named(results: readonly PolicyResult[], name: string): PolicyResult {
 }
 
 function after(ms: number | null = null): string {
-  return ms === null ? "never" : `after ${short(ms / 1000)} s`;
+  if (ms === null) return "never";
+  return ms < 1000 ? `after ${short(ms)} ms` : `after ${short(ms / 1000)} s`;
 }
 
 function ended(ms: number | null = null): string {
@@ -481,7 +489,8 @@ const SWEEP = [8, 16, 32, SWEET, 64, 100, TOO_LARGE];
 type SizeRow = {
   readonly pool_size: number;
   readonly served_per_s: number;
-  readonly not_served: string;
+  readonly timed_out: string;
+  readonly turned_away: string;
   readonly mean_wait_ms: number;
   readonly mean_query_ms: number;
   readonly p99_latency_ms: number;
@@ -517,7 +526,7 @@ const explainSizing = define<SizingFigures>({
     seed: count(1, 0, 4_294_967_295),
   },
   columns: [`pool of ${TOO_LARGE}`, `pool of ${SWEET}`],
-  guard: { file: "pool_core.ts", symbol: "PoolCore.limit" },
+  guard: { file: "pool_core.ts", symbol: "PoolCore.#isNeeded" },
   experiment: {
     flag: "--burst 0",
     look: "the pool of 200: at a steady load nobody sees that it is too large",
@@ -588,13 +597,15 @@ const explainSizing = define<SizingFigures>({
       : without.p99_latency_ms < kept.p99_latency_ms * 0.9
       ? 0
       : 1,
-  explain: ({ without, with: kept }) => {
+  explain: ({ without, with: kept, setting }) => {
     const sweep = kept.sweep ?? [];
     const small = first(sweep);
     const best = first(
       sweep.toSorted((a, b) => a.p99_latency_ms - b.p99_latency_ms),
     );
-    return `Too small, ${small.pool_size} connections: ${small.not_served} of the requests were not served in time, and those that were waited ${
+    return `Too small, ${small.pool_size} connections: ${small.timed_out} of the requests waited longer than ${
+      short(setting("acquireTimeoutMs"))
+    } ms, ${small.turned_away} found the queue full, and those that were served waited ${
       short(small.mean_wait_ms)
     } ms on average for a query of ${
       short(small.mean_query_ms)
@@ -628,7 +639,8 @@ function sizeRowOf(point: PointResult): SizeRow {
   return {
     pool_size: point.pool_size,
     served_per_s: point.throughput_per_s,
-    not_served: percent(partNotServed(point)),
+    timed_out: percent(point.timed_out / point.offered),
+    turned_away: percent(point.rejected / point.offered),
     mean_wait_ms: wait_ms.mean,
     mean_query_ms: latency_ms.mean - wait_ms.mean,
     p99_latency_ms: latency_ms.p99,

@@ -45,6 +45,9 @@ export function experimentOf(lab: LabCase): string {
   return `deno task lab ${lab.name} ${lab.experiment.flag}`;
 }
 
+const NO_DIFFERENCE =
+  "With these settings both runs come out alike, by the measure of this case.";
+
 const GROUPS = { alter: "Alter", break: "Break and fix", explain: "Explain" };
 
 /** What there is, for a terminal. */
@@ -55,7 +58,8 @@ export function casesText(): string {
       { name, title },
     ) => `  ${name.padEnd(24)}  ${title}\n`).join("")
   );
-  return `Each case runs the same steps twice, without a guard and with it.
+  return `Each case runs the same steps twice: without a guard, on a pool as one writes
+it on the first day (the specimen, NaivePool in lab.ts), and with it.
 
 ${groups.join("\n")}
 Run one:      deno task lab break-double-release
@@ -349,7 +353,7 @@ export function runText(run: LabRun, prediction?: number): string {
       "",
     ) + wrap(result.explanation, "") +
     (run.isShown ? "" : "\n" +
-      wrap("With these settings the guard made no difference.", "")) +
+      wrap(NO_DIFFERENCE, "")) +
     `\nGuard:  ${guard.symbol} in ${guard.file}\n` +
     (isAltered(run)
       ? `Before: deno task lab ${lab.name}\n` +
@@ -416,6 +420,8 @@ export function allJson(runs: readonly LabRun[]): Record<string, unknown> {
   };
 }
 
+const FLOOR = 0.5;
+
 function chartsOf(run: LabRun, draw: Draw): string {
   return drawingsOf(run).map(({ name, lines }) => {
     const length = Math.max(...lines.map(({ values }) => values.length));
@@ -424,12 +430,12 @@ function chartsOf(run: LabRun, draw: Draw): string {
         ...{ type: "category", name: "s" },
         data: Array.from({ length }, (_, i) => short(i / 10)),
       },
-      yAxis: { type: "log", min: 0.5 },
+      yAxis: { type: "log", min: FLOOR },
       series: lines.map(({ label, values }) => ({
         ...{ name: label, type: "line", symbol: "none" },
         lineStyle: { width: 1.2 },
         // A logarithm has no place for 0.
-        data: values.map((value) => value >= 0.5 ? value : null),
+        data: values.map((value) => Math.max(value, FLOOR)),
       })),
     });
   }).join("");
@@ -453,6 +459,7 @@ function section(run: LabRun, draw: Draw | undefined): string {
   const charted = draw === undefined ? "" : chartsOf(run, draw);
   return `<section id="${escape(lab.name)}">
 <h2>${escape(result.title)}</h2>
+<p><code>${escape(lab.name)}</code></p>
 <p><b>Assumed:</b> ${escape(result.assumption)}</p>
 <p>${escape(questionOf(lab, run.settings))}</p>
 <ol type="a">${
@@ -466,16 +473,20 @@ function section(run: LabRun, draw: Draw | undefined): string {
     escape(left)
   }</th><th>ms</th><th>${escape(right)}</th></tr></thead><tbody>
 ${rows}</tbody></table></div>
-<p class="wrong"><b>${escape(capital(left))}:</b> ${escape(a.outcome)}.</p>
-<p class="advice"><b>${escape(capital(right))}:</b> ${escape(b.outcome)}.</p>
+<p class="${lab.holds(a.figures) ? "advice" : "wrong"}"><b>${
+    escape(capital(left))
+  }:</b> ${escape(a.outcome)}.</p>
+<p class="${lab.holds(b.figures) ? "advice" : "wrong"}"><b>${
+    escape(capital(right))
+  }:</b> ${escape(b.outcome)}.</p>
 ${charted}${
     [figureRows(run), ...figureTables(run)].map(htmlTable).join("")
   }<p>${escape(result.explanation)}</p>
-<p>The guard is <code>${escape(guard.symbol)}</code> in <code>${
-    escape(guard.file)
-  }</code>. Try <code>${escape(experimentOf(lab))}</code> and look at ${
-    escape(lab.experiment.look)
-  }.</p>
+${run.isShown ? "" : `<p>${NO_DIFFERENCE}</p>\n`}<p>The guard is <code>${
+    escape(guard.symbol)
+  }</code> in <code>${escape(guard.file)}</code>. Try <code>${
+    escape(experimentOf(lab))
+  }</code> and look at ${escape(lab.experiment.look)}.</p>
 </section>
 `;
 }
@@ -495,8 +506,14 @@ export async function labHtml(
       ).join("")
     }</ul>\n`
     : "";
-  const body = `<p>Each case runs the same steps twice, without a guard and ` +
-    `with it. Rows that differ are marked.</p>\n${contents}` +
+  const { shown, cases } = scoreOf(runs, new Map());
+  const score = runs.length > 1
+    ? `<p>${shown} of ${cases} guards made a difference.</p>\n`
+    : "";
+  const body =
+    `<p>Each case runs the same steps twice: without a guard, on a pool as ` +
+    `one writes it on the first day (the specimen), and with it. Rows that ` +
+    `differ are marked.</p>\n${contents}${score}` +
     runs.map((run) => section(run, draw)).join("");
   return page("The lab: break it, and see why", body, command);
 }

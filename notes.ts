@@ -20,7 +20,7 @@ export const NOTE_CASES = EXPLAIN_CASES;
 
 const QUESTIONS: Readonly<Record<string, string>> = {
   "explain-context-managers":
-    "Why do `using` and `with` blocks matter for connections?",
+    "Why does `using` matter for connections, as `with` does in Python?",
   "explain-pooling": "Pooled, or a new connection for each query?",
   "explain-backoff": "Why exponential backoff, and not a fixed delay?",
   "explain-sizing": "A pool too small, a pool too large?",

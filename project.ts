@@ -14,6 +14,7 @@ import {
   COMMANDS,
   type Invocation,
   parse,
+  quoted,
   RUN_FLAGS,
   UsageError,
 } from "./command_line.ts";
@@ -37,6 +38,7 @@ import {
 import {
   type CaseValues,
   type LabCase,
+  reach,
   type SettingName,
   SETTINGS,
 } from "./lab_bench.ts";
@@ -346,9 +348,11 @@ function loadNumbers(path: string): number[] {
   });
 }
 
-async function writeWhole(path: string, text: string): Promise<void> {
+/** Writes a file; without a text it only tries whether that can be done. */
+async function writeWhole(path: string, text?: string): Promise<void> {
   try {
     await using file = await WholeFile.create(path);
+    if (text === undefined) return;
     await file.write(text);
     await file.finish();
   } catch (error) {
@@ -543,10 +547,12 @@ async function predict(
     await print(`\nYour prediction (${letters.join(", ")}): `);
     const line = await answers.line(signal);
     if (line === undefined) {
+      await print("\n");
       throw new Error("Cannot go on without a prediction: the input has ended");
     }
     const choice = letters.indexOf(line.toLowerCase());
     if (choice >= 0) return choice;
+    await print(`Answer with ${letters.join(" or ")}.\n`);
   }
 }
 
@@ -613,9 +619,10 @@ function labServer(values: ReadonlyMap<string, string>): string | undefined {
     return database;
   }
   throw new UsageError(
-    `--db must be a postgres:// URL: current value is ${
-      JSON.stringify(database)
-    }; on SQLite each case makes a database of its own`,
+    `--db must be the URL of a server, which begins with postgres, as on SQLite ` +
+      `each case makes a database of its own: current value is ${
+        JSON.stringify(database)
+      }`,
   );
 }
 
@@ -626,7 +633,9 @@ function labCase(name: string): LabCase {
     ...LAB_CASES.map(({ name }) => name),
     ...["all", "check", "start"],
   ];
-  const near = nearest(name, names);
+  // Many know only what it is about.
+  const near = nearest(name, names) ??
+    names.find((one) => one.endsWith(`-${name}`));
   throw new UsageError(
     `Unknown case '${name}': ${
       near ? `did you mean '${near}'?` : "`deno task lab` lists them"
@@ -683,6 +692,11 @@ async function labCommand(
       `--db changes nothing in ${one.name}: it is about SQLite`,
     );
   }
+  const file = values.get("report");
+  if (file === "-") throw new UsageError("--report must name a file");
+  // Better now than when all cases have run.
+  if (file !== undefined) await writeWhole(file);
+  if (server !== undefined) await reach(server);
   dropLabPermissions(labs, server);
   const log = new Log("info");
   const answers = isInteractive ? new Answers() : undefined;
@@ -714,7 +728,6 @@ async function labCommand(
   } else if (isAll) {
     await print(`\n${"─".repeat(78)}\n\n${scoreText(runs, predictions)}`);
   }
-  const file = values.get("report");
   if (file !== undefined) {
     await writeWhole(file, await labHtml(runs, commandLine(args)));
     log.say("info", `Report written to ${file}`);
@@ -761,6 +774,10 @@ async function startCommand({ operand }: Invocation): Promise<void> {
   const path = join(operand, TEMPLATE_FILE);
   try {
     await Deno.mkdir(operand, { recursive: true });
+  } catch (error) {
+    throw new Error(`Cannot make the folder '${operand}': ${messageOf(error)}`);
+  }
+  try {
     await Deno.writeTextFile(path, TEMPLATE, { createNew: true });
   } catch (error) {
     throw new Error(
@@ -771,7 +788,7 @@ async function startCommand({ operand }: Invocation): Promise<void> {
   }
   await print(
     `${path} is written: a pool that works as long as nothing goes wrong.\n` +
-      `Find out what can:\n\n  deno task lab:check ${path}\n`,
+      `Find out what can:\n\n  deno task lab:check ${quoted(path)}\n`,
   );
 }
 
@@ -780,6 +797,7 @@ async function notesCommand(
   signal: AbortSignal,
 ): Promise<void> {
   const server = labServer(values);
+  if (server !== undefined) await reach(server);
   const log = new Log("info");
   const runs: LabRun[] = [];
   for (const lab of NOTE_CASES) {
@@ -838,15 +856,21 @@ async function carryOut(
   return 0;
 }
 
+const SAME_SIGNAL_MS = 1000;
+
 async function main(args: readonly string[]): Promise<number> {
   const interruption = new AbortController();
   let exitCode: number = EXIT_FAILED;
+  let firstSignalMs: number | undefined;
   const listeners = (["SIGINT", "SIGTERM"] as const).map((signal) => {
     const listener = (): void => {
       exitCode = EXIT_CODES[signal];
+      // A terminal and the task both tell of one Ctrl-C; whoever presses it
+      // again wants an end at once.
+      const nowMs = systemClock.now();
+      firstSignalMs ??= nowMs;
+      if (nowMs - firstSignalMs > SAME_SIGNAL_MS) Deno.exit(exitCode);
       interruption.abort();
-      // The next one ends the program at once.
-      Deno.removeSignalListener(signal, listener);
     };
     Deno.addSignalListener(signal, listener);
     return () => Deno.removeSignalListener(signal, listener);
