@@ -93,6 +93,7 @@ pre { background: #f3f5f9; padding: .8rem; white-space: pre-wrap; overflow-wrap:
 .line { width: 100%; table-layout: fixed; margin: 1rem 0; }
 .line th, .line td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 .line th:nth-child(odd), .line td.at { width: 4rem; text-align: right; color: #667085; }
+.wide + .wide { margin-top: 1rem; }
 @media (max-width: 600px) {
   .line th:nth-child(odd), .line td.at { width: 2.6rem; }
   .line th, .line td { padding: .2rem; font-size: .75rem; }
