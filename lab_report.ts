@@ -112,14 +112,20 @@ export function letterOf(choice: number): string {
 /** A line of two columns; undefined where there is nothing on that side. */
 type Pair = readonly [LabEvent | undefined, LabEvent | undefined];
 
+/** The step that an event is of: the same one may come to another number. */
+function stepOf({ event }: LabEvent): string {
+  return event.replace(/:.*/, "").replaceAll(/[\d.,]+/g, "#");
+}
+
 /**
- * Both time lines side by side: what happened in both stands in one row, by the
- * longest common subsequence, and what differs stands in between.
+ * Both time lines side by side: steps that were taken in both stand in one row,
+ * by the longest common subsequence, and what differs stands in between.
  */
 export function alignEvents(
   left: readonly LabEvent[],
   right: readonly LabEvent[],
 ): Pair[] {
+  const [leftSteps, rightSteps] = [left.map(stepOf), right.map(stepOf)];
   // The length of what is common from i and k on.
   const common: number[][] = Array.from(
     { length: left.length + 1 },
@@ -129,7 +135,7 @@ export function alignEvents(
   for (let i = left.length - 1; i >= 0; i--) {
     for (let k = right.length - 1; k >= 0; k--) {
       const row = common[i] as number[];
-      row[k] = left[i]?.event === right[k]?.event
+      row[k] = leftSteps[i] === rightSteps[k]
         ? at(i + 1, k + 1) + 1
         : Math.max(at(i + 1, k), at(i, k + 1));
     }
@@ -147,7 +153,7 @@ export function alignEvents(
   let k = 0;
   while (i < left.length || k < right.length) {
     const [a, b] = [left[i], right[k]];
-    if (a !== undefined && a.event === b?.event) {
+    if (a !== undefined && leftSteps[i] === rightSteps[k]) {
       flush();
       pairs.push([a, b]);
       i++;

@@ -466,6 +466,15 @@ Deno.test(
         [undefined, "after"],
       ],
     );
+    // One step with two outcomes is one row as well.
+    const [first, second] = alignEvents(
+      events("2 of 3 fail: lost", "a minute is over: 5 wait"),
+      events("0 of 3 fail", "a minute is over: 0 wait"),
+    );
+    assertEquals(
+      [first, second].map((pair) => pair?.map((one) => one?.event[0])),
+      [["2", "0"], ["a", "a"]],
+    );
     assertEquals(alignEvents([], events("one")).length, 1);
     assertEquals(alignEvents([], []), []);
   },
