@@ -835,7 +835,9 @@ const breakNestedAcquire = define({
       }. One more task, and nobody finishes.`
       : `Every holder waited for another holder: ${without.stuck_for_ever} of ${without.tasks} were stuck, and no timeout of a query would have helped, as there was no query. The pool knows which task holds what; when the last of them asked, it saw that nobody was left to give anything back, and told it so after ${
         ms(kept.told_after_ms ?? NaN)
-      }. Its first connection came back, and ${kept.finished} finished.`,
+      }. Its first connection came back: ${kept.finished} of ${kept.tasks} finished, and ${kept.told_that_it_cannot_be} ${
+        kept.told_that_it_cannot_be === 1 ? "was" : "were"
+      } told.`,
 });
 
 const breakMemoryDatabase = define({
@@ -981,14 +983,16 @@ const breakBlockingLock = define({
     return {
       written: written.state === "done",
       error: errorOf(written),
+      timeout_ms: timeoutMs,
       longest_pause_ms: longest,
       heart_beats: beats,
       answered_after_ms: written.ms,
     };
   },
   // A wait as short as a beat or two is felt by nobody.
-  holds: ({ written, longest_pause_ms, answered_after_ms }) =>
-    written && longest_pause_ms < Math.max(3 * BEAT_MS, answered_after_ms / 2),
+  holds: ({ written, longest_pause_ms, answered_after_ms, timeout_ms }) =>
+    (written || answered_after_ms >= timeout_ms) &&
+    longest_pause_ms < Math.max(3 * BEAT_MS, answered_after_ms / 2),
   outcome: ({ written, longest_pause_ms, heart_beats, error }) =>
     `${
       written ? "Written" : `Not written (${error})`
