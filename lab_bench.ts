@@ -309,6 +309,7 @@ export class Bench implements AsyncDisposable {
 
   /** Lets time pass. */
   async pass(ms: number): Promise<void> {
+    this.#options.signal.throwIfAborted();
     if (this.clock instanceof VirtualClock) await this.clock.advanceAsync(ms);
     else await delay(ms, { signal: this.#options.signal });
   }
@@ -379,9 +380,12 @@ export class Bench implements AsyncDisposable {
   /** Makes an empty table for labels, outside of what is measured. */
   async makeTable(): Promise<void> {
     const connection = await this.#open();
-    await connection.execute(`CREATE TABLE ${this.table} (label TEXT)`);
-    this.#hasTable = true;
-    await connection.close();
+    try {
+      await connection.execute(`CREATE TABLE ${this.table} (label TEXT)`);
+      this.#hasTable = true;
+    } finally {
+      await connection.close();
+    }
   }
 
   /** How many labels somebody sees who has nothing to do with the pool. */

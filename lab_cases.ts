@@ -828,11 +828,11 @@ const breakNestedAcquire = define({
     finished === tasks ? 0 : finished === 0 ? 2 : 1,
   explain: ({ without, with: kept }) =>
     without.stuck_for_ever === 0
-      ? `With a connection to spare the tasks could finish: ${kept.finished} of ${kept.tasks} with the guard, one after another on ${
+      ? `With a connection to spare, or more, the tasks could finish: ${kept.finished} of ${kept.tasks} with the guard, on ${
         many(kept.connections_opened, "connection")
       }, and ${without.finished} without it, on ${without.connections_opened}${
         beyond(without.connections_opened, without.pool_size)
-      }. One more task, and nobody finishes.`
+      }. With as many tasks as connections nobody finishes.`
       : `Every holder waited for another holder: ${without.stuck_for_ever} of ${without.tasks} were stuck, and no timeout of a query would have helped, as there was no query. The pool knows which task holds what; when the last of them asked, it saw that nobody was left to give anything back, and told it so after ${
         ms(kept.told_after_ms ?? NaN)
       }. Its first connection came back: ${kept.finished} of ${kept.tasks} finished, and ${kept.told_that_it_cannot_be} ${
@@ -1006,15 +1006,19 @@ const breakBlockingLock = define({
       ? 1
       : 2,
   explain: ({ without, with: kept }) =>
-    `SQLite's busy timeout waits inside the one thread that the program has: nothing else ran for ${
-      ms(without.longest_pause_ms)
-    }, no timer, no request, nor the task that might have ended the wait. The pool keeps SQLite's own timeout at 0, and asks again from a timer: the longest pause was ${
-      ms(kept.longest_pause_ms)
-    }, the heart beat ${
-      many(kept.heart_beats, "time")
-    } and not ${without.heart_beats}, and the write ${
-      kept.written ? "was done" : "was given up"
-    } after ${ms(kept.answered_after_ms)}.`,
+    without.longest_pause_ms < 3 * BEAT_MS
+      ? `The wait was too short to be felt: ${
+        ms(without.longest_pause_ms)
+      } without a beat inside SQLite, ${ms(kept.longest_pause_ms)} outside.`
+      : `SQLite's busy timeout waits inside the one thread that the program has: nothing else ran for ${
+        ms(without.longest_pause_ms)
+      }, no timer, no request, nor the task that might have ended the wait. The pool keeps SQLite's own timeout at 0, and asks again from a timer: the longest pause was ${
+        ms(kept.longest_pause_ms)
+      }, the heart beat ${
+        many(kept.heart_beats, "time")
+      } and not ${without.heart_beats}, and the write ${
+        kept.written ? "was done" : "was given up"
+      } after ${ms(kept.answered_after_ms)}.`,
 });
 
 const HERD_PAUSE_MS = 20;

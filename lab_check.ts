@@ -213,6 +213,9 @@ function firstLineOf(error: unknown): string {
   return messageOf(error).split("\n")[0] ?? "";
 }
 
+const LAB_FILES =
+  /^(links\/.*|lab|lab_(?!solution)\w+|clock|virtual_clock|sqlite|postgres\w*)\.ts$/;
+
 /** Where in a learner's module something was thrown, if that is known. */
 function placeOf(error: unknown): string {
   const lines = error instanceof Error ? error.stack?.split("\n") ?? [] : [];
@@ -220,9 +223,10 @@ function placeOf(error: unknown): string {
   for (const line of lines) {
     const url = /(file:\S*?):(\d+):\d+/.exec(line);
     const [, path = "", number] = url ?? [];
-    // The lab calls the pool, and is not to blame.
-    const isLab = path.startsWith(here) && /\/lab(_\w+)?\.ts$/.test(path) &&
-      !path.endsWith("lab_solution.ts");
+    // The lab calls the pool, and the pool the lab's connections: neither is to
+    // blame.
+    const isLab = path.startsWith(here) &&
+      LAB_FILES.test(path.slice(here.length));
     if (path !== "" && !isLab) {
       return `, in ${decodeURIComponent(path.replace(/.*\//, ""))}:${number}`;
     }
@@ -329,7 +333,9 @@ export async function* checkPool(
     signal.throwIfAborted();
     if (endless === MOST_ENDLESS) {
       const seen = `Not tried, as ${MOST_ENDLESS} before it came to no end`;
-      checks.push({ test, isHeld: false, seen });
+      const check = { test, isHeld: false, seen };
+      checks.push(check);
+      yield check;
       continue;
     }
     // Of this thread, as one that is ended can remove nothing.

@@ -489,8 +489,8 @@ const SWEEP = [8, 16, 32, SWEET, 64, 100, TOO_LARGE];
 type SizeRow = {
   readonly pool_size: number;
   readonly served_per_s: number;
-  readonly timed_out: string;
-  readonly turned_away: string;
+  readonly part_timed_out: number;
+  readonly part_turned_away: number;
   readonly mean_wait_ms: number;
   readonly mean_query_ms: number;
   readonly p99_latency_ms: number;
@@ -600,18 +600,29 @@ const explainSizing = define<SizingFigures>({
   explain: ({ without, with: kept, setting }) => {
     const sweep = kept.sweep ?? [];
     const small = first(sweep);
-    const best = first(
-      sweep.toSorted((a, b) => a.p99_latency_ms - b.p99_latency_ms),
+    // The smallest of those that serve all, and as soon as any of them.
+    const good = sweep.filter((row) =>
+      row.part_timed_out + row.part_turned_away < 0.001
     );
-    return `Too small, ${small.pool_size} connections: ${small.timed_out} of the requests waited longer than ${
+    const soonest = Math.min(...good.map((row) => row.p99_latency_ms));
+    const best = good.find((row) => row.p99_latency_ms <= 1.05 * soonest);
+    return `Too small, ${small.pool_size} connections: ${
+      percent(small.part_timed_out)
+    } of the requests waited longer than ${
       short(setting("acquireTimeoutMs"))
-    } ms, ${small.turned_away} found the queue full, and those that were served waited ${
+    } ms, ${
+      percent(small.part_turned_away)
+    } found the queue full, and those that were served waited ${
       short(small.mean_wait_ms)
     } ms on average for a query of ${
       short(small.mean_query_ms)
-    } ms, while the database had more to give. Of the sizes tried ${best.pool_size} was the sweet spot, with the lowest p99, ${
-      short(best.p99_latency_ms)
-    } ms. Too large, ${without.pool_size}: ` +
+    } ms, while the database had more to give. ${
+      best === undefined
+        ? "None of the sizes tried served all"
+        : `Of the sizes tried ${best.pool_size} was the sweet spot: the smallest that serves all, and as soon as any, with a p99 of ${
+          short(best.p99_latency_ms)
+        } ms`
+    }. Too large, ${without.pool_size}: ` +
       (without.waiting_at_the_end >= 100
         ? `the burst filled all of them, and busy at once they slow one another down, so that a query took ${
           short(without.mean_query_ms)
@@ -624,7 +635,7 @@ const explainSizing = define<SizingFigures>({
         } was not served.`
         : `${percent(without.part_not_served)} was not served, a query took ${
           short(without.mean_query_ms)
-        } ms, and nothing shows that it is too large, as so few of them are busy; a burst would.`);
+        } ms: so few of them are busy that nothing shows that it is too large.`);
   },
 });
 
@@ -639,8 +650,8 @@ function sizeRowOf(point: PointResult): SizeRow {
   return {
     pool_size: point.pool_size,
     served_per_s: point.throughput_per_s,
-    timed_out: percent(point.timed_out / point.offered),
-    turned_away: percent(point.rejected / point.offered),
+    part_timed_out: point.timed_out / point.offered,
+    part_turned_away: point.rejected / point.offered,
     mean_wait_ms: wait_ms.mean,
     mean_query_ms: latency_ms.mean - wait_ms.mean,
     p99_latency_ms: latency_ms.p99,

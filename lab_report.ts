@@ -45,8 +45,15 @@ export function experimentOf(lab: LabCase): string {
   return `deno task lab ${lab.name} ${lab.experiment.flag}`;
 }
 
-const NO_DIFFERENCE =
-  "With these settings both runs come out alike, by the measure of this case.";
+/** Why no difference was shown. */
+function alikeText({ lab, result }: LabRun): string {
+  const { without_guard, with_guard } = result;
+  return lab.holds(with_guard.figures)
+    ? "With these settings all goes well without the guard, too."
+    : lab.holds(without_guard.figures)
+    ? "With these settings it went well without the guard only."
+    : "With these settings the guard is not enough either.";
+}
 
 const GROUPS = { alter: "Alter", break: "Break and fix", explain: "Explain" };
 
@@ -359,7 +366,7 @@ export function runText(run: LabRun, prediction?: number): string {
       "",
     ) + wrap(result.explanation, "") +
     (run.isShown ? "" : "\n" +
-      wrap(NO_DIFFERENCE, "")) +
+      wrap(alikeText(run), "")) +
     `\nGuard:  ${guard.symbol} in ${guard.file}\n` +
     (isAltered(run)
       ? `Before: deno task lab ${lab.name}\n` +
@@ -488,11 +495,15 @@ ${rows}</tbody></table></div>
 ${charted}${
     [figureRows(run), ...figureTables(run)].map(htmlTable).join("")
   }<p>${escape(result.explanation)}</p>
-${run.isShown ? "" : `<p>${NO_DIFFERENCE}</p>\n`}<p>The guard is <code>${
+${run.isShown ? "" : `<p>${alikeText(run)}</p>\n`}<p>The guard is <code>${
     escape(guard.symbol)
-  }</code> in <code>${escape(guard.file)}</code>. Try <code>${
-    escape(experimentOf(lab))
-  }</code> and look at ${escape(lab.experiment.look)}.</p>
+  }</code> in <code>${escape(guard.file)}</code>. ${
+    isAltered(run)
+      ? `As it stands: <code>deno task lab ${escape(lab.name)}</code>.`
+      : `Try <code>${escape(experimentOf(lab))}</code> and look at ${
+        escape(lab.experiment.look)
+      }.`
+  }</p>
 </section>
 `;
 }

@@ -514,9 +514,7 @@ class Answers {
 
   /** The next line; undefined at the end of the input. */
   async line(signal: AbortSignal): Promise<string | undefined> {
-    const interrupted = new Promise<never>((_, reject) => {
-      signal.addEventListener("abort", () => reject(signal.reason));
-    });
+    signal.throwIfAborted();
     for (;;) {
       const end = this.#text.indexOf("\n");
       if (end >= 0) {
@@ -524,12 +522,25 @@ class Answers {
         this.#text = this.#text.slice(end + 1);
         return line.trim();
       }
-      const { done, value } = await Promise.race([
-        this.#reader.read(),
-        interrupted,
-      ]);
+      const { done, value } = await this.#read(signal);
       if (done) return this.#text.trim() || undefined;
       this.#text += this.#decoder.decode(value, { stream: true });
+    }
+  }
+
+  /** Reads what there is, unless it is interrupted before. */
+  async #read(
+    signal: AbortSignal,
+  ): Promise<ReadableStreamReadResult<Uint8Array>> {
+    let abort = (): void => {};
+    const interrupted = new Promise<never>((_, reject) => {
+      abort = () => reject(signal.reason);
+      signal.addEventListener("abort", abort);
+    });
+    try {
+      return await Promise.race([this.#reader.read(), interrupted]);
+    } finally {
+      signal.removeEventListener("abort", abort);
     }
   }
 }
@@ -798,24 +809,29 @@ async function notesCommand(
 ): Promise<void> {
   const server = labServer(values);
   if (server !== undefined) await reach(server);
+  const output = values.get("output") ?? "notes.md";
+  // Better now than when all has been measured.
+  if (output !== "-") await writeWhole(output);
   const log = new Log("info");
   const runs: LabRun[] = [];
-  for (const lab of NOTE_CASES) {
-    log.progress(`Measuring for ${lab.name}`);
-    const options: LabOptions = {
-      signal,
-      server: lab.onServer ? server : undefined,
-    };
-    runs.push(await runCase(lab, options));
+  try {
+    for (const lab of NOTE_CASES) {
+      log.progress(`Measuring for ${lab.name}`);
+      const options: LabOptions = {
+        signal,
+        server: lab.onServer ? server : undefined,
+      };
+      runs.push(await runCase(lab, options));
+    }
+  } finally {
+    log.endProgress();
   }
-  log.endProgress();
   const [{ model = "an unknown processor" } = {}] = cpus();
   const text = notesText(runs, {
     ...{ date: today(), deno: Deno.version.deno },
     processor: `${cpus().length} cores of ${model}`,
     hasServer: server !== undefined,
   });
-  const output = values.get("output") ?? "notes.md";
   if (output === "-") return await print(text);
   await writeWhole(output, text);
   log.say("info", `Notes written to ${output}`);
