@@ -538,8 +538,8 @@ const breakClosedConnection = define({
     bench.note("a task takes a connection");
     await broken.close();
     bench.note("it closes the connection itself");
-    // To refuse what is dead is as good as to take it and throw it away.
     bench.note("and gives it back");
+    // To refuse what is dead is as good as to take it and throw it away.
     await bench.watch(async () => await pool.release(broken));
     let failed = 0;
     let error: string | null = null;

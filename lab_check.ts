@@ -273,15 +273,16 @@ async function checkInThread(
     worker.postMessage(request);
   });
   const late = async (): Promise<CheckAnswer> => {
-    await delay(Math.min(LONGEST_LOAD_MS, longestMs), { signal: within });
+    const loadMs = Math.min(LONGEST_LOAD_MS, longestMs);
+    await delay(loadMs, { signal: within });
     if (className === undefined) {
       return {
         kind: "unusable",
-        message: "it has not loaded within 3 s: something in it waits or " +
-          "loops where it is imported",
+        message: `it has not loaded within ${loadMs / 1000} s: something in ` +
+          "it waits or loops where it is imported",
       };
     }
-    await delay(Math.max(0, longestMs - LONGEST_LOAD_MS), { signal: within });
+    await delay(longestMs - loadMs, { signal: within });
     return {
       ...{ kind: "checked", isHeld: false, isEndless: true },
       seen: `It came to no end within ${longestMs / 1000} s: ` +

@@ -85,7 +85,11 @@ Deno.test(
     }
     const checks = await check(file, folder.path);
     const held = checks.filter(({ isHeld }) => isHeld);
-    assert(held.length < 6, held.map(({ test }) => test.name).join());
+    // By chance, as nothing is lent twice and nobody waits.
+    assertEquals(held.map(({ test }) => test.name), [
+      ...["break-open-transaction", "break-nested-acquire"],
+      ...["break-double-release", "order"],
+    ]);
     for (const { test, isHeld, seen } of checks) {
       assert(test.demand !== "" && (isHeld || seen !== ""), test.name);
       assert(!seen.startsWith("It threw"), `${test.name}: ${seen}`);
@@ -247,7 +251,7 @@ Deno.test(
       await assertRejects(
         () => checkText(`${top} ${pool("")}`, "break-leak", 500),
         PoolModuleError,
-        "has not loaded",
+        "has not loaded within 0.5 s",
       );
     }
     await using folder = await temporaryFolder();

@@ -243,12 +243,14 @@ async function timeQueries(bench: Bench, database: string, queries: number) {
   // As in a program at work, somebody else has the file open too: the last to
   // close it would have to tidy up, each time.
   const companion = await open();
+  await using atTheEnd = new AsyncDisposableStack();
+  atTheEnd.defer(() => close(companion));
   if (isServer) await bench.makeTable();
   else await companion.execute(`CREATE TABLE ${bench.table} (label TEXT)`);
   await companion.execute(
     `INSERT INTO ${bench.table} VALUES ('user_login'), ('user_logout')`,
   );
-  const pool = new ConnectionPool({ database }, { driver });
+  await using pool = new ConnectionPool({ database }, { driver });
   const once = bench.isGuarded
     ? () => pool.use((connection) => connection.query(sql))
     : async () => {
@@ -285,7 +287,6 @@ async function timeQueries(bench: Bench, database: string, queries: number) {
     );
   }
   const opened = bench.connected - connectedBefore;
-  await close(companion);
   rounds.sort((a, b) => a - b);
   return {
     queries: perRound * ROUNDS,

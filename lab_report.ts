@@ -101,10 +101,7 @@ function questionOf(lab: LabCase, settings: CaseValues): string {
 }
 
 /** What is to be predicted: the assumption, the question and the choices. */
-export function questionText(
-  lab: LabCase,
-  settings: CaseValues = settingsOf(lab),
-): string {
+export function questionText(lab: LabCase, settings: CaseValues): string {
   return `${lab.name}: ${lab.title}\n\n` +
     wrap(`Assumed: ${lab.assumption}`, "") + "\n" +
     wrap(questionOf(lab, settings), "") +

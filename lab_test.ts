@@ -213,6 +213,8 @@ const DIFFERENCES: Readonly<Record<string, readonly [string, Difference]>> = {
     (without, kept) => {
       assertEquals([without["stuck_for_ever"], without["finished"]], [3, 0]);
       assertEquals([kept["stuck_for_ever"], kept["finished"]], [0, 2]);
+      // Not by opening more than it may.
+      assert(n(kept, "connections_opened") <= n(kept, "pool_size"));
       // By detection, long before the timeout of 300 ms.
       assert(n(kept, "told_after_ms") < 300);
     },

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { delay } from "./clock.ts";
+import { delay, systemClock } from "./clock.ts";
 import { messageOf } from "./errors.ts";
 import {
   type Bench,
@@ -17,6 +17,7 @@ import {
   type Opened,
   type Watched,
 } from "./lab_bench.ts";
+import { many } from "./lab_cases.ts";
 import { short } from "./terminal.ts";
 import { settled } from "./virtual_clock.ts";
 
@@ -99,7 +100,7 @@ class TriedConnection implements Opened {
 export class Trial {
   /** Whether connects fail. */
   isDown = false;
-  /** How long a connect takes, beside what the database takes. */
+  /** How long a connect takes, in milliseconds, beside the database's time. */
   connectMs = 0;
   /** Whether statements fail as they do beside a lock. */
   isLocked = false;
@@ -107,8 +108,8 @@ export class Trial {
   refuses: RegExp | undefined;
   /** How many statements failed beside the lock. */
   lockedOut = 0;
-  /** How many connects were tried. */
-  connects = 0;
+  /** When each connect was tried, in milliseconds of the system's clock. */
+  readonly connectsAtMs: number[] = [];
   readonly #Pool: PoolClass;
   readonly #connections: TriedConnection[] = [];
   readonly #faults: { [rule in Rule]?: string } = {};
@@ -144,14 +145,16 @@ export class Trial {
     let underWay = 0;
     const open = (): number => own.filter(({ isClosed }) => !isClosed).length;
     const connect = async (): Promise<Opened> => {
-      this.connects++;
+      this.connectsAtMs.push(systemClock.now());
       underWay++;
       const count = open() + underWay;
       // Of an impossible size another case tells.
       if (limit >= 1 && count > limit) {
         this.#blame(
           "limit",
-          `${many(count)} were open or under way at once, with a ` +
+          `${
+            many(count, "connection")
+          } were open or under way at once, with a ` +
             `poolSize of ${options.poolSize}${
               limit === options.poolSize ? "" : `, to '${options.database}'`
             }`,
@@ -234,15 +237,14 @@ export class Trial {
           await settled();
         }
         if (open() > 0) {
-          this.#blame("close", `close() left ${many(open())} open`);
+          this.#blame(
+            "close",
+            `close() left ${many(open(), "connection")} open`,
+          );
         }
       },
     };
   }
-}
-
-function many(connections: number): string {
-  return `${connections} connection${connections === 1 ? "" : "s"}`;
 }
 
 /** What is wrong with the numbers of a pool that is at rest, if anything is. */
@@ -333,24 +335,13 @@ export const PROBES: Readonly<Record<string, readonly Probe[]>> = {
       const pool = poolOf(bench, {
         ...{ poolSize: 2, maxAttempts, acquireTimeoutMs: 3 * LONG_MS },
       });
-      const atMs: number[] = [];
-      let seen = 0;
-      const watching = bench.watch(() => pool.acquire(), 2 * LONG_MS);
-      let isOver = false;
-      watching.then(() => isOver = true);
-      while (!isOver) {
-        while (seen < trial.connects) {
-          atMs.push(bench.now());
-          seen++;
-        }
-        await settled();
-      }
-      const got = await watching;
+      const got = await bench.watch(() => pool.acquire(), 2 * LONG_MS);
       if (got.state !== "failed") {
         return `While no connect succeeded an acquire ${fared(got)}`;
       }
-      if (trial.connects !== maxAttempts) {
-        return `${trial.connects} connects were tried, with a maxAttempts of ${maxAttempts}`;
+      const { connectsAtMs: atMs } = trial;
+      if (atMs.length !== maxAttempts) {
+        return `${atMs.length} connects were tried, with a maxAttempts of ${maxAttempts}`;
       }
       const waits = atMs.slice(1).map((ms, i) => ms - (atMs[i] ?? ms));
       if ((waits.at(-1) ?? 0) < 2 * (waits[0] ?? 0)) {
