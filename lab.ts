@@ -6,7 +6,7 @@
  */
 
 import { ConnectionConfig } from "./config.ts";
-import { messageOf } from "./errors.ts";
+import { firstLineOf, messageOf } from "./errors.ts";
 import {
   Bench,
   type Borrowed,
@@ -126,15 +126,15 @@ const makeReal: MakePool = (options, request, bench) => {
 
 /** What the pool tells of itself that belongs into a time line. */
 function notes(bench: Bench): PoolEvents {
-  const line = (error: unknown): string =>
-    messageOf(error).split("\n")[0] ?? "";
   return {
     connectRetry: ({ attempt, delayMs }) =>
       bench.note(
         `pool: connect ${attempt} failed, the next in ${short(delayMs)} ms`,
       ),
     discard: ({ id, reason }) =>
-      bench.note(`pool: connection ${id} is thrown away: ${line(reason)}`),
+      bench.note(
+        `pool: connection ${id} is thrown away: ${firstLineOf(reason)}`,
+      ),
     leak: ({ heldMs, stack }) =>
       bench.note(
         `pool: held for ${short(heldMs)} ms by ${

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { messageOf } from "./errors.ts";
+import { firstLineOf, messageOf } from "./errors.ts";
 import {
   type Bench,
   type Borrowed,
@@ -53,7 +53,7 @@ function beyond(opened: number, limit: number): string {
 
 /** The first line of what was thrown, without a period of its own. */
 function says(error: unknown): string {
-  return (messageOf(error).split("\n")[0] ?? "").replace(/\.$/, "");
+  return firstLineOf(error).replace(/\.$/, "");
 }
 
 function errorOf(watched: Watched<unknown>): string | null {

@@ -10,7 +10,7 @@
 
 import { toFileUrl } from "@std/path";
 import { delay } from "./clock.ts";
-import { messageOf } from "./errors.ts";
+import { firstLineOf, messageOf } from "./errors.ts";
 import {
   inTemporaryFolder,
   LAB_CASES,
@@ -207,10 +207,6 @@ export async function checkPoolClass(
   } catch (error) {
     return answer(false, `It threw${placeOf(error)}: ${firstLineOf(error)}`);
   }
-}
-
-function firstLineOf(error: unknown): string {
-  return messageOf(error).split("\n")[0] ?? "";
 }
 
 const LAB_FILES =
